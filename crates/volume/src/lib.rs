@@ -1,0 +1,31 @@
+//! The domain of volplane, without any I/O: what a volume is, who refers to it, what can go wrong,
+//! and the two traits that everything else hangs from.
+//!
+//! A frontend (Docker, FlexVolume, CSI) sees only [`VolumeService`]; a storage plugin implements only
+//! [`Backend`]; `registry` stands between them. Types here are plain data: what a user typed
+//! ([`OptionMap`]) becomes a [`VolumeSpec`] in one place per backend, a `VolumeSpec` becomes a
+//! [`Resolved`] mount, and nothing below that point looks at text again.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod fault;
+mod name;
+mod options;
+mod reference;
+mod secret;
+mod service;
+mod spec;
+mod status;
+mod worker;
+
+pub use backend::{Backend, Caller, Inspection, Resolved, Survivor};
+pub use fault::{Fault, FaultKind, Retry};
+pub use name::{NameError, VolumeName};
+pub use options::{OptionMap, nearest};
+pub use reference::{Frontend, RefId, RefIdError};
+pub use secret::Secret;
+pub use service::{Acquired, Target, VolumeInfo, VolumeService};
+pub use spec::{CvmfsAllSpec, CvmfsSpec, Driver, MountKey, Revision, UnknownDriver, VolumeSpec};
+pub use status::{MountState, MountStatus, Sample};
+pub use worker::{LaunchRequest, Launched, WorkerPool, WorkerReport};

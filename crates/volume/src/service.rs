@@ -1,0 +1,106 @@
+//! What a frontend can ask for. Only `registry` implements it.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::{Caller, Driver, Fault, MountStatus, OptionMap, RefId, VolumeName, VolumeSpec};
+
+/// A defined volume.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VolumeInfo {
+    /// Its name.
+    pub name: VolumeName,
+    /// What it is.
+    pub spec: VolumeSpec,
+    /// The options it was defined with.
+    pub options: OptionMap,
+    /// When it was defined, seconds since the epoch, UTC.
+    pub created_at: u64,
+    /// Where it is mounted; `None` without a mount.
+    pub mountpoint: Option<PathBuf>,
+    /// The mount behind it, if it has one.
+    pub mount: Option<MountStatus>,
+}
+
+/// Where the caller wants the volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// At the mount's own place; the caller binds it itself (Docker).
+    Shared,
+    /// Bound onto this absolute path by us (FlexVolume, CSI, `volplane mount`), which exists as a directory or whose
+    /// parent exists.
+    Bind(PathBuf),
+}
+
+/// A successful acquire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acquired {
+    /// Absolute path that exists and shows the volume.
+    pub path: PathBuf,
+}
+
+/// The registry as frontends see it.
+///
+/// Every method answers within the registry's deadlines. `get`, `list` and `mounts` answer from memory at
+/// once, also while backends start or are ill.
+#[async_trait]
+pub trait VolumeService: Send + Sync {
+    /// Defines a volume. Defining it again with the same options, or with none at all, succeeds and changes nothing;
+    /// with other options it is [`crate::FaultKind::AlreadyExists`].
+    async fn define(
+        &self,
+        driver: Driver,
+        name: &VolumeName,
+        options: &OptionMap,
+        caller: &Caller,
+    ) -> Result<VolumeInfo, Fault>;
+
+    /// Forgets a volume and all references to it by name. [`crate::FaultKind::InUse`] while a mount namespace still
+    /// shows it. Of an unknown one: [`crate::FaultKind::NotFound`].
+    async fn remove(&self, driver: Driver, name: &VolumeName) -> Result<(), Fault>;
+
+    /// One defined volume.
+    async fn get(&self, driver: Driver, name: &VolumeName) -> Result<VolumeInfo, Fault>;
+
+    /// All defined volumes of a driver, by name.
+    async fn list(&self, driver: Driver) -> Result<Vec<VolumeInfo>, Fault>;
+
+    /// Makes the named volume available and records `reference`. Idempotent per reference: a repeated one heals and
+    /// answers the same path. On an error the reference is not held.
+    async fn acquire_named(
+        &self,
+        driver: Driver,
+        name: &VolumeName,
+        reference: &RefId,
+        target: &Target,
+    ) -> Result<Acquired, Fault>;
+
+    /// Makes an unnamed volume available and records `reference`.
+    async fn acquire(
+        &self,
+        spec: &VolumeSpec,
+        reference: &RefId,
+        target: &Target,
+        caller: &Caller,
+    ) -> Result<Acquired, Fault>;
+
+    /// Gives a reference back (and removes its bind mount). Of an unknown one: success. The mount itself goes when
+    /// nobody refers to it and no mount namespace shows it.
+    async fn release(&self, reference: &RefId) -> Result<(), Fault>;
+
+    /// Parses options into a spec with the driver's backend.
+    fn parse(
+        &self,
+        driver: Driver,
+        name: Option<&str>,
+        options: &OptionMap,
+        caller: &Caller,
+    ) -> Result<VolumeSpec, Fault>;
+
+    /// All mounts, by key.
+    async fn mounts(&self) -> Vec<MountStatus>;
+
+    /// Looks for a new revision of every mount of the driver now.
+    async fn refresh(&self, driver: Driver) -> Result<(), Fault>;
+}

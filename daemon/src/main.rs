@@ -1,0 +1,2 @@
+//! The `volplane` binary.
+fn main() {}
