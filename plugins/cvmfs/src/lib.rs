@@ -1,1 +1,11 @@
-//! (skeleton)
+//! CernVM-FS for volplane: a native read-only client, the file system over it, and a repository writer.
+//!
+//! Everything a repository or a server sends is hostile until verified, and a verified catalog is still not sane:
+//! signed names, sizes and counts are bounded where they are read. The signature chain (master key, whitelist,
+//! certificate, manifest, catalog, object) has no short cut.
+//!
+//! - [`client`]: configuration, trust, objects, catalogs. No FUSE in it.
+
+#![forbid(unsafe_code)]
+
+pub mod client;

@@ -1,0 +1,5 @@
+//! The client proper: from a site's configuration and a server's bytes to verified directory entries and contents.
+//!
+//! Nothing here knows FUSE or the daemon, so all of it is tested without a mount.
+
+pub mod hash;
