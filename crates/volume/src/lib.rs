@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod fault;
 mod name;
 mod options;
