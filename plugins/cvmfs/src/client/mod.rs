@@ -2,4 +2,5 @@
 //!
 //! Nothing here knows FUSE or the daemon, so all of it is tested without a mount.
 
+pub mod config;
 pub mod hash;
