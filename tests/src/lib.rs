@@ -1,1 +1,10 @@
-//! (skeleton)
+//! What the system tests share: the daemon under test, real engines, servers, and how to wait.
+//!
+//! Everything that is started here is stopped by pid when its value is dropped, also when a test panics, and lives
+//! in directories of its own.
+
+pub mod daemon;
+pub mod engine;
+pub mod process;
+pub mod site;
+pub mod wait;

@@ -1,0 +1,49 @@
+# Two targets are for everybody: `make demo` and `make test`. See README.md.
+
+CARGO ?= cargo
+RELEASE = target/release/volplane
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint build package bench test-docker-current test-long fuzz clean setup-build setup-test
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
+
+setup-build:
+	@tests/setup/install build
+
+setup-test: setup-build
+	@tests/setup/install test
+
+build: setup-build ## the release binary, target/release/volplane
+	$(CARGO) build --locked --release -p volplane
+
+demo: build ## a small signed repository in a container, from nothing
+	@tests/demo $(RELEASE)
+
+test: setup-test build ## everything that a change must pass
+	@tests/run
+
+lint: setup-build ## rustfmt, clippy, dependency rules
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	@tests/setup/deny
+
+package: build ## dist/: the Debian package and the Docker managed plugin's root file system
+	@packaging/build $(RELEASE)
+
+test-docker-current: setup-test build ## the Docker tests with a current engine, built from Go modules (minutes, cached)
+	@tests/docker-current/run
+
+test-long: setup-test build ## long fault and restart tests
+	@VOLPLANE_LONG=1 tests/run
+
+bench: setup-test build ## A against B in one run
+	@tests/bench/run
+
+fuzz: ## the fuzz targets under cargo-fuzz (nightly), a minute each
+	@tests/setup/fuzz
+
+clean: ## the build directory and dist/
+	$(CARGO) clean
+	rm -rf dist

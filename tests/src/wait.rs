@@ -1,0 +1,29 @@
+//! Waiting on conditions, never on the clock alone.
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that must happen; generous, as machines are slow and busy.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// Asks until `condition` answers `Some`, at most for [`LONG`].
+///
+/// # Panics
+/// When it did not happen; the text says what.
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begun.elapsed() < LONG, "waited {LONG:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Asks until `condition` is true.
+///
+/// # Panics
+/// When it did not become true.
+pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
+    until(what, || condition().then_some(()));
+}
