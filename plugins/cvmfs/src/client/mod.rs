@@ -2,5 +2,11 @@
 //!
 //! Nothing here knows FUSE or the daemon, so all of it is tested without a mount.
 
+pub mod catalog;
 pub mod config;
 pub mod hash;
+pub mod repository;
+pub mod snapshot;
+pub mod symlink;
+pub mod update;
+pub mod xattr;
