@@ -153,6 +153,7 @@ pub trait FileSystem: Send + Sync + 'static {
     fn opendir(&self, caller: Caller, node: NodeId, reply: Reply<Opened>);
     /// Rows after cookie `offset` (0 is the beginning; `.` and `..` are rows as well) until the buffer is full. With
     /// `plus` each row carries an [`Entry`] and counts as a lookup of its node, except `.` and `..`.
+    #[expect(clippy::too_many_arguments, reason = "one for each field of the request")]
     fn readdir(
         &self,
         caller: Caller,
