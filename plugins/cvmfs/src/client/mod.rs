@@ -2,8 +2,10 @@
 //!
 //! Nothing here knows FUSE or the daemon, so all of it is tested without a mount.
 
+pub mod cache;
 pub mod catalog;
 pub mod config;
+pub mod fetch;
 pub mod hash;
 pub mod repository;
 pub mod snapshot;
