@@ -2,13 +2,19 @@
 //!
 //! Nothing here knows FUSE or the daemon, so all of it is tested without a mount.
 
+pub mod blacklist;
 pub mod cache;
 pub mod catalog;
+pub mod certificate;
 pub mod config;
 pub mod fetch;
 pub mod hash;
+pub mod letter;
+pub mod manifest;
 pub mod repository;
 pub mod snapshot;
 pub mod symlink;
+pub mod trust;
 pub mod update;
+pub mod whitelist;
 pub mod xattr;
