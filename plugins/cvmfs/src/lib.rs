@@ -5,9 +5,11 @@
 //! certificate, manifest, catalog, object) has no short cut.
 //!
 //! - [`client`]: configuration, trust, objects, catalogs. No FUSE in it.
+//! - [`fs`]: the file system over it.
 //! - [`payload`]: what the daemon, which reads the configuration, hands to a worker, which may not.
 
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod fs;
 pub mod payload;
