@@ -35,7 +35,7 @@ impl Default for SessionConfig {
     }
 }
 
-/// A file system at work. Dropping it stops it.
+/// A file system at work. Dropping it stops reading, and does not wait for what is in flight.
 #[derive(Debug)]
 pub struct Session {
     in_flight: Arc<InFlight>,
@@ -119,27 +119,31 @@ impl Session {
 
     /// Stops reading requests and waits for those in flight, at most five seconds. What comes later stays queued in the
     /// kernel for the next server, as long as somebody holds the connection. `true` if all were answered; replies that are
-    /// still out keep their right to answer.
+    /// still out keep their right to answer, until the deadline.
     pub fn stop(&self) -> bool {
-        self.state.stopping.store(true, Ordering::SeqCst);
         let until = Instant::now() + STOP_PATIENCE;
-        let wakes = stop_signal::prepare();
-        while !self.state.over.load(Ordering::SeqCst) && Instant::now() < until {
-            // A signal that comes just before read(2) is lost, so it is repeated.
-            self.readers.lock().iter().filter(|reader| wakes && !reader.is_finished()).for_each(|reader| {
-                stop_signal::send(reader.as_pthread_t());
-            });
-            let mut ended = self.state.ended.lock();
-            if !*ended {
-                self.state.wakes_waiters.wait_for(&mut ended, Duration::from_millis(2));
-            }
-        }
+        self.stop_reading(until);
         let patience = until.saturating_duration_since(Instant::now());
         let answered = self.in_flight.bell.wait_until_empty(patience, || self.in_flight.count() == 0);
         if answered {
             self.join();
         }
         answered
+    }
+
+    fn stop_reading(&self, until: Instant) {
+        self.state.stopping.store(true, Ordering::SeqCst);
+        let wakes = stop_signal::prepare();
+        while !self.state.over.load(Ordering::SeqCst) && Instant::now() < until {
+            // A signal that comes just before read(2) is lost, so it is repeated.
+            for reader in self.readers.lock().iter().filter(|reader| wakes && !reader.is_finished()) {
+                stop_signal::send(reader.as_pthread_t());
+            }
+            let mut ended = self.state.ended.lock();
+            if !*ended {
+                self.state.wakes_waiters.wait_for(&mut ended, Duration::from_millis(2));
+            }
+        }
     }
 
     /// Waits until the kernel has closed the connection (unmounted, aborted) or [`Session::stop`] was called.
@@ -163,7 +167,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.stop();
+        self.stop_reading(Instant::now() + STOP_PATIENCE);
     }
 }
 
