@@ -1,14 +1,25 @@
 //! Catalogs: the directory entries of a repository.
 
+mod columns;
 mod dirent;
 mod error;
+mod file;
+#[cfg(test)]
+pub(crate) mod fixture_source;
+mod nested;
 mod reference;
+mod sqlite;
 mod store;
 
 pub use dirent::{BadEntry, Dirent, FileContent, Kind, MountPoint, Mtime, NAME_MAX, PATH_MAX};
 pub use error::{CatalogError, Tried};
+pub use file::{Catalog, CatalogFileError, Properties};
+pub(crate) use file::{ScannedRow, is_path};
+pub use nested::Nested;
 pub use reference::CatalogRef;
-pub use store::Catalogs;
+pub use sqlite::DatabaseFile;
+pub(crate) use store::explain;
+pub use store::{CatalogSource, Catalogs, SourceError};
 
 use crate::client::hash::Digest;
 
