@@ -4,6 +4,7 @@
 //! signed names, sizes and counts are bounded where they are read. The signature chain (master key, whitelist,
 //! certificate, manifest, catalog, object) has no short cut.
 //!
+//! - [`publish`]: the repository writer and a server for what it writes.
 //! - [`client`]: configuration, trust, objects, catalogs. No FUSE in it.
 //! - [`fs`]: the file system over it.
 //! - [`payload`]: what the daemon, which reads the configuration, hands to a worker, which may not.
@@ -13,3 +14,4 @@
 pub mod client;
 pub mod fs;
 pub mod payload;
+pub mod publish;
