@@ -10,6 +10,7 @@ pub mod ids;
 pub mod parameters;
 pub mod proxies;
 pub mod servers;
+pub mod shell;
 pub mod values;
 
 pub use client::{ClientConfig, External, Ownership, Transfer};
