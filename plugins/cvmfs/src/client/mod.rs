@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod config;
 pub mod fetch;
 pub mod hash;
+pub mod history;
 pub mod letter;
 pub mod manifest;
 pub mod repository;

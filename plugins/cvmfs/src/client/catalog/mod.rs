@@ -8,7 +8,7 @@ mod file;
 pub(crate) mod fixture_source;
 mod nested;
 mod reference;
-mod sqlite;
+pub(crate) mod sqlite;
 mod store;
 
 pub use dirent::{BadEntry, Dirent, FileContent, Kind, MountPoint, Mtime, NAME_MAX, PATH_MAX};

@@ -38,7 +38,7 @@ fn value(text: &str) -> String {
 fn values_and_quotes() {
     for (text, expected) in [
         ("X=plain", "plain"),
-        ("  X=a:b;c", "a:b"),
+        ("  X=a:b;Y=c", "a:b"),
         ("X='a b' # comment", "a b"),
         ("X=\"http://a|http://b;DIRECT\"", "http://a|http://b;DIRECT"),
         ("X=a\"b c\"'d e'f", "ab cd ef"),
