@@ -13,6 +13,8 @@
 //! ```text
 //! scan -> Tree -> nesting -> content (threads) -> catalogs, leaves first -> history, certificate, metainfo -> manifest
 //! ```
+//!
+//! [`serve`] offers such directories over HTTP.
 
 mod catalogs;
 mod certificate;
@@ -31,6 +33,7 @@ mod options;
 mod previous;
 mod publisher;
 mod scan;
+pub mod serve;
 mod signed;
 mod store;
 mod tags;
