@@ -47,6 +47,16 @@ impl Snapshot {
         Snapshot { revision, catalogs, root, mounted: RwLock::default() }
     }
 
+    /// The same tree under another number.
+    pub(crate) fn renumbered(other: &Snapshot, revision: u64) -> Self {
+        Snapshot {
+            revision,
+            catalogs: Arc::clone(&other.catalogs),
+            root: Arc::clone(&other.root),
+            mounted: RwLock::new(other.mounted.read().clone()),
+        }
+    }
+
     /// The revision number.
     pub fn revision(&self) -> u64 {
         self.revision

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::columns::{CatalogTable, ChunkTable};
 use super::dirent::is_name;
 use super::nested::{self, Nested};
-use super::sqlite::{Database, IndexCursor, Record, Schema, SqliteError, TableCursor};
+use super::sqlite::{Database, IndexCursor, Record, Schema, SqliteError, TableCursor, Value};
 use super::{BadEntry, Chunk, DatabaseFile, Dirent, FileContent, PATH_MAX, Row};
 use crate::client::hash::{Digest, PathHash};
 
@@ -356,7 +356,7 @@ fn read_properties(database: &Database, schema: &Schema) -> Result<Properties, C
     scan(database, table.root, SETTINGS_MAX, |record| {
         let integer;
         let text = match record.get(value) {
-            super::sqlite::Value::Integer(number) => {
+            Value::Integer(number) => {
                 integer = number.to_string();
                 integer.as_bytes()
             }

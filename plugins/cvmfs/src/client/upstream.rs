@@ -1,0 +1,113 @@
+//! What a repository needs of the world outside, as one small trait: servers, cache, and the record of what was verified.
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use volume::Fault;
+
+use crate::client::cache::{Object, VerifiedRecord};
+use crate::client::catalog::{CatalogSource, DatabaseFile, SourceError};
+use crate::client::fetch::{FetchError, Fetcher};
+use crate::client::hash::{Compression, Digest, Suffix};
+use crate::client::trust::TrustSource;
+
+/// Largest manifest, in bytes; real ones have less than 1 KiB.
+const MANIFEST_MAX: usize = 64 << 10;
+/// Largest whitelist and certificate, in bytes.
+const LETTER_MAX: usize = 512 << 10;
+
+/// Servers and cache of one repository.
+#[async_trait]
+pub trait Upstream: TrustSource + CatalogSource {
+    /// What the repository was last verified with, by any process of this node.
+    fn record(&self) -> Option<VerifiedRecord>;
+
+    /// Keeps what it was verified with.
+    fn keep(&self, record: &VerifiedRecord);
+
+    /// The tags database, verified and inflated.
+    async fn history(&self, digest: &Digest) -> Result<Arc<dyn DatabaseFile>, Fault>;
+}
+
+/// The real one: over a [`Fetcher`] and its cache.
+#[derive(Debug)]
+pub struct FetchedUpstream {
+    repository: String,
+    fetcher: Arc<Fetcher>,
+}
+
+impl FetchedUpstream {
+    /// For the repository of this name.
+    pub fn new(repository: &str, fetcher: Arc<Fetcher>) -> Arc<Self> {
+        Arc::new(FetchedUpstream { repository: repository.to_owned(), fetcher })
+    }
+
+    async fn object(&self, digest: &Digest, suffix: Suffix) -> Result<Arc<dyn DatabaseFile>, FetchError> {
+        let object = self.fetcher.object(&digest.with_suffix(suffix), Compression::Zlib, None).await?;
+        Ok(Arc::new(object))
+    }
+}
+
+#[async_trait]
+impl Upstream for FetchedUpstream {
+    fn record(&self) -> Option<VerifiedRecord> {
+        self.fetcher.cache().load_verified(&self.repository)
+    }
+
+    fn keep(&self, record: &VerifiedRecord) {
+        if let Err(error) = self.fetcher.cache().save_verified(&self.repository, record) {
+            tracing::warn!(repository = self.repository, %error, "verified revision not recorded");
+        }
+    }
+
+    async fn history(&self, digest: &Digest) -> Result<Arc<dyn DatabaseFile>, Fault> {
+        self.object(digest, Suffix::History).await.map_err(|error| error.fault("fetch tags"))
+    }
+}
+
+#[async_trait]
+impl TrustSource for FetchedUpstream {
+    async fn published(&self, fresh: bool) -> Result<Bytes, Fault> {
+        let blob = self.fetcher.small(".cvmfspublished", MANIFEST_MAX, fresh).await;
+        blob.map_err(|error| error.fault("fetch manifest"))
+    }
+
+    async fn whitelist(&self, fresh: bool) -> Result<Bytes, Fault> {
+        let blob = self.fetcher.small(".cvmfswhitelist", LETTER_MAX, fresh).await;
+        blob.map_err(|error| error.fault("fetch whitelist"))
+    }
+
+    async fn certificate(&self, path: &str, fresh: bool) -> Result<Bytes, Fault> {
+        let blob = self.fetcher.small(path, LETTER_MAX, fresh).await;
+        blob.map_err(|error| error.fault("fetch certificate"))
+    }
+}
+
+#[async_trait]
+impl CatalogSource for FetchedUpstream {
+    fn cached(&self, digest: &Digest, _size: Option<u64>) -> Option<Arc<dyn DatabaseFile>> {
+        let object = self.fetcher.cached(&digest.with_suffix(Suffix::Catalog), None)?;
+        Some(Arc::new(object))
+    }
+
+    /// The size in a parent catalog is a hint only (the C++ client does not compare it either), and the hash speaks for itself.
+    async fn fetch(&self, digest: &Digest, _size: Option<u64>) -> Result<Arc<dyn DatabaseFile>, SourceError> {
+        self.object(digest, Suffix::Catalog).await.map_err(|error| Arc::new(error) as SourceError)
+    }
+}
+
+impl DatabaseFile for Object {
+    fn size(&self) -> u64 {
+        Object::size(self)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.read_at(buffer, offset)? == buffer.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+}
