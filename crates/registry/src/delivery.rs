@@ -1,0 +1,104 @@
+//! Operations run in tasks of their own, so that a caller who hangs up does not stop one half-way.
+//!
+//! Whether an acquire's answer reached its caller is decided exactly: the answer carries the lane with it, and if it
+//! is not taken (the caller's future was dropped before, while or after it was sent) the reference is given back
+//! before anything else about the same volume happens. An engine whose Mount timed out never sends the Unmount.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use volume::{Acquired, Fault, FaultKind, RefId};
+
+use crate::core::{Core, late};
+use crate::guard::Guard;
+
+/// A finished acquire on its way to the caller.
+struct Delivery {
+    core: Arc<Core>,
+    reference: RefId,
+    /// The path, and whether the reference was not held before.
+    outcome: Result<(Acquired, bool), Fault>,
+    _lane: Guard<String>,
+}
+
+impl Delivery {
+    /// Nobody took it.
+    async fn undo(self) {
+        if let Ok((_, true)) = self.outcome {
+            tracing::info!(reference = %self.reference, "caller went away; its reference is given back");
+            if let Err(fault) = self.core.release_in_lane(&self.reference, true).await {
+                tracing::warn!(reference = %self.reference, %fault, "reference of a caller that went away stays");
+            }
+        }
+    }
+}
+
+struct Waiting {
+    receiver: oneshot::Receiver<Delivery>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(delivery) = self.receiver.try_recv() {
+            // Without a runtime the process is ending, and the next start takes back what is not wanted.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(delivery.undo());
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Runs an acquire in its lane.
+    pub(crate) async fn deliver(
+        self: &Arc<Self>,
+        reference: RefId,
+        lane: Guard<String>,
+        deadline: Instant,
+        work: impl Future<Output = Result<(Acquired, bool), Fault>> + Send + 'static,
+    ) -> Result<Acquired, Fault> {
+        let permit = self.operation()?;
+        let subject = reference.scope.clone();
+        let (sender, receiver) = oneshot::channel();
+        let core = self.clone();
+        let mut waiting = Waiting { receiver };
+        tokio::spawn(async move {
+            let _permit = permit;
+            let outcome = work.await;
+            if let Err(delivery) = sender.send(Delivery { core, reference, outcome, _lane: lane }) {
+                delivery.undo().await;
+            }
+        });
+        match timeout_at(deadline, &mut waiting.receiver).await {
+            Ok(Ok(delivery)) => delivery.outcome.map(|(acquired, _)| acquired),
+            Ok(Err(_)) => Err(died("mount", &subject)),
+            Err(_) => Err(late("mount", &subject, "was not ready in time; it is being taken back")),
+        }
+    }
+
+    /// Runs any other operation, which is completed also when nobody waits for it.
+    pub(crate) async fn complete<T: Send + 'static>(
+        self: &Arc<Self>,
+        op: &'static str,
+        subject: &str,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, Fault>> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let permit = self.operation()?;
+        let task = tokio::spawn(async move {
+            let _permit = permit;
+            work.await
+        });
+        match timeout_at(deadline, task).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(died(op, subject)),
+            Err(_) => Err(late(op, subject, "did not end in time; it goes on")),
+        }
+    }
+}
+
+fn died(op: &str, subject: &str) -> Fault {
+    Fault::new(FaultKind::Internal, op, subject, "the operation ended without an answer; see the log")
+}

@@ -1,0 +1,180 @@
+//! The registry's memory: volumes, mounts and the references to them.
+//!
+//! What must outlive the daemon changes by a [`Change`] only, which the journal has written down before it is applied
+//! here. The rest (times, reports, the newest error) is of this life of the daemon alone.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use host::DeviceId;
+use tokio::time::Instant;
+use volume::{
+    Driver, Frontend, MountKey, MountState, OptionMap, RefId, Resolved, VolumeName, VolumeSpec, WorkerReport,
+};
+
+/// A defined volume.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct VolumeRow {
+    pub(crate) spec: VolumeSpec,
+    pub(crate) options: OptionMap,
+    /// Seconds since the epoch.
+    pub(crate) created_at: u64,
+    /// The mount that it was last used through; says whom to ask when it is removed after its references got lost.
+    pub(crate) last_key: Option<MountKey>,
+}
+
+/// A mount, as journalled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MountRow {
+    pub(crate) driver: Driver,
+    /// `None` for one that was found without a journal entry.
+    pub(crate) resolved: Option<Resolved>,
+    pub(crate) state: MountState,
+    pub(crate) mountpoint: PathBuf,
+    /// Of the file system that was mounted last.
+    pub(crate) device: Option<DeviceId>,
+}
+
+/// One use, as journalled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ReferenceRow {
+    pub(crate) key: MountKey,
+    /// The named volume it came through.
+    pub(crate) volume: Option<VolumeName>,
+    pub(crate) bind: Option<BindRow>,
+    /// False while the operation that made it is under way: after a crash its caller got no answer.
+    pub(crate) settled: bool,
+}
+
+/// A bind mount that was made for a reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BindRow {
+    pub(crate) target: PathBuf,
+    /// The directory was made by us and goes with the bind.
+    pub(crate) created: bool,
+    /// What was bound, once it was.
+    pub(crate) device: Option<DeviceId>,
+}
+
+/// One change of what must outlive the daemon.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Change {
+    PutVolume(Driver, VolumeName, VolumeRow),
+    DropVolume(Driver, VolumeName),
+    PutMount(MountKey, MountRow),
+    /// Only of one without references.
+    DropMount(MountKey),
+    /// Moves it if it is there for another mount.
+    PutReference(RefId, ReferenceRow),
+    DropReference(RefId),
+}
+
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub(crate) row: VolumeRow,
+    /// Why it could not be mounted, until it could.
+    pub(crate) last_error: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Mount {
+    pub(crate) row: MountRow,
+    pub(crate) references: BTreeMap<RefId, Reference>,
+    /// A namespace showed it when it was last asked.
+    pub(crate) seen: bool,
+    /// When a namespace last showed it.
+    pub(crate) last_seen: Option<Instant>,
+    /// Kept without references until then, for a caller that went away while it was made and comes again.
+    pub(crate) linger_until: Option<Instant>,
+    pub(crate) last_error: Option<String>,
+    pub(crate) report: Option<WorkerReport>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Reference {
+    pub(crate) row: ReferenceRow,
+    /// When an acquire last named it.
+    pub(crate) renewed: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    pub(crate) volumes: BTreeMap<(Driver, VolumeName), Volume>,
+    pub(crate) mounts: BTreeMap<MountKey, Mount>,
+    keys: BTreeMap<RefId, MountKey>,
+}
+
+impl Tables {
+    pub(crate) fn apply(&mut self, change: Change) {
+        match change {
+            Change::PutVolume(driver, name, row) => match self.volumes.get_mut(&(driver, name.clone())) {
+                Some(volume) => volume.row = row,
+                None => {
+                    self.volumes.insert((driver, name), Volume { row, last_error: None });
+                }
+            },
+            Change::DropVolume(driver, name) => {
+                self.volumes.remove(&(driver, name));
+            }
+            Change::PutMount(key, row) => match self.mounts.get_mut(&key) {
+                Some(mount) => mount.row = row,
+                None => {
+                    self.mounts.insert(key, Mount::new(row));
+                }
+            },
+            Change::DropMount(key) => {
+                self.mounts.remove(&key);
+            }
+            Change::PutReference(id, row) => {
+                if self.keys.get(&id).is_some_and(|key| *key != row.key) {
+                    self.drop_reference(&id);
+                }
+                if let Some(mount) = self.mounts.get_mut(&row.key) {
+                    self.keys.insert(id.clone(), row.key.clone());
+                    mount.references.insert(id, Reference { row, renewed: Instant::now() });
+                }
+            }
+            Change::DropReference(id) => self.drop_reference(&id),
+        }
+    }
+
+    fn drop_reference(&mut self, id: &RefId) {
+        if let Some(key) = self.keys.remove(id)
+            && let Some(mount) = self.mounts.get_mut(&key)
+        {
+            mount.references.remove(id);
+        }
+    }
+
+    /// Which mount a reference is for.
+    pub(crate) fn key_of(&self, id: &RefId) -> Option<&MountKey> {
+        self.keys.get(id)
+    }
+
+    pub(crate) fn reference(&self, id: &RefId) -> Option<&Reference> {
+        self.mounts.get(self.keys.get(id)?)?.references.get(id)
+    }
+
+    /// All references, with their mounts' keys.
+    pub(crate) fn references(&self) -> impl Iterator<Item = (&RefId, &MountKey)> {
+        self.keys.iter()
+    }
+}
+
+impl Mount {
+    fn new(row: MountRow) -> Self {
+        Mount {
+            row,
+            references: BTreeMap::new(),
+            seen: false,
+            last_seen: None,
+            linger_until: None,
+            last_error: None,
+            report: None,
+        }
+    }
+
+    pub(crate) fn has_reference_of(&self, frontend: Frontend) -> bool {
+        self.references.keys().any(|id| id.frontend == frontend)
+    }
+}
