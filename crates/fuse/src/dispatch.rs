@@ -39,8 +39,8 @@ pub(crate) fn guarded(what: &'static str, call: impl FnOnce()) {
 }
 
 fn call<F: FileSystem>(fs: &F, in_flight: &Arc<InFlight>, header: Header, operation: Operation<'_>) {
-    let Header { caller, node, unique, opcode } = header;
-    let ticket = || in_flight.register(unique, node, opcode);
+    let Header { caller, node, .. } = header;
+    let ticket = || in_flight.register(header);
     match operation {
         Operation::Lookup { name } => {
             fs.lookup(caller, node, name, Reply::to_kernel(ticket(), Form::Plain, deliver_entry));

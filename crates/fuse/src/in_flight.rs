@@ -13,11 +13,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::{debug, error, warn};
 
-use crate::NodeId;
 use crate::device::Device;
 use crate::timer::Bell;
+use crate::wire::request::Header;
+use crate::{NodeId, caller_signals};
 
 const SHARDS: usize = 16;
+
+/// By then a thread that has read a request has registered it.
+const ORPHANED_AFTER: Duration = Duration::from_millis(100);
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -39,22 +43,30 @@ pub(crate) struct InFlight {
     shards: [Mutex<HashMap<u64, Arc<Ticket>>>; SHARDS],
     count: AtomicUsize,
     undo: Mutex<Vec<Undo>>,
+    /// Interrupts that had no effect yet: the request's id, and since when.
+    interrupts: Mutex<Vec<(u64, Instant)>>,
     pub(crate) bell: Bell,
 }
 
 impl InFlight {
     pub(crate) fn new(device: Device) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { device, shards, count: AtomicUsize::new(0), undo: Mutex::default(), bell: Bell::default() }
+        Self {
+            device,
+            shards,
+            count: AtomicUsize::new(0),
+            undo: Mutex::default(),
+            interrupts: Mutex::default(),
+            bell: Bell::default(),
+        }
     }
 
     /// Takes note of a request.
-    pub(crate) fn register(self: &Arc<Self>, unique: u64, node: NodeId, opcode: u32) -> Arc<Ticket> {
+    pub(crate) fn register(self: &Arc<Self>, header: Header) -> Arc<Ticket> {
+        let unique = header.unique;
         let ticket = Arc::new(Ticket {
             in_flight: Arc::clone(self),
-            unique,
-            node,
-            opcode,
+            header,
             since: Instant::now(),
             answered: AtomicBool::new(false),
             hooks: Mutex::default(),
@@ -71,16 +83,51 @@ impl InFlight {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// The kernel wants request `unique` to end. Without a ticket the request is finished, or being read by another thread
-    /// just now, or was read by a predecessor that died on a kernel that cannot resend. In all cases an answer in
-    /// its name is right: the kernel drops it in the first, and in the others the waiting process is set free; the
-    /// handler's own answer will then be the one that is dropped. (Answering EAGAIN to the interrupt instead would
-    /// have the kernel repeat it without end in the last case.)
+    /// A signal came for the process that waits for request `unique`. (The id of a resent request has its top bit set
+    /// here as well.) The kernel says so once for each request, whatever signals follow.
     pub(crate) fn interrupt(&self, unique: u64) {
+        let since = Instant::now();
+        if !self.interrupt_now(unique, since) {
+            self.interrupts.lock().push((unique, since));
+            self.bell.ring();
+        }
+    }
+
+    /// Looks again after the interrupts that had no effect yet; `true` if some still have none.
+    pub(crate) fn repeat_interrupts(&self) -> bool {
+        let mut waiting = std::mem::take(&mut *self.interrupts.lock());
+        waiting.retain(|&(unique, since)| !self.interrupt_now(unique, since));
+        let mut interrupts = self.interrupts.lock();
+        interrupts.append(&mut waiting);
+        !interrupts.is_empty()
+    }
+
+    /// Whether there is nothing to be watched or waited for.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.count() == 0 && self.interrupts.lock().is_empty()
+    }
+
+    /// `false` if it has to be tried again later. Without a ticket the request is finished, or being read by another
+    /// thread just now, or was read by a predecessor that died on a kernel that cannot resend. After a while only the first
+    /// and the last are left: then an answer in its name does nothing, or sets the process free. (Answering EAGAIN to
+    /// the interrupt, as the protocol has it, would have the kernel repeat it at once, without end in the last case.)
+    fn interrupt_now(&self, unique: u64, since: Instant) -> bool {
         let ticket = self.shard(unique).lock().get(&unique).cloned();
         match ticket {
-            Some(ticket) => ticket.cancel(libc::EINTR),
-            None => log_failure(unique, &self.device.refuse(unique, libc::EINTR)),
+            Some(ticket) => {
+                let ends = caller_signals::ask_to_end(ticket.header.caller);
+                if ends {
+                    ticket.cancel(libc::EINTR);
+                }
+                ends
+            }
+            None => {
+                let orphaned = since.elapsed() >= ORPHANED_AFTER;
+                if orphaned {
+                    log_failure(unique, &self.device.refuse(unique, libc::EINTR));
+                }
+                orphaned
+            }
         }
     }
 
@@ -90,12 +137,8 @@ impl InFlight {
         self.cancel_if(libc::EIO, |ticket| {
             let late = now.saturating_duration_since(ticket.since) >= deadline;
             if late {
-                warn!(
-                    unique = ticket.unique,
-                    node = ticket.node.0,
-                    opcode = ticket.opcode,
-                    "request expired"
-                );
+                let Header { unique, node, opcode, .. } = ticket.header;
+                warn!(unique, node = node.0, opcode, "request expired");
             }
             late
         });
@@ -143,9 +186,7 @@ impl InFlight {
 /// One request in flight.
 pub(crate) struct Ticket {
     in_flight: Arc<InFlight>,
-    unique: u64,
-    node: NodeId,
-    opcode: u32,
+    header: Header,
     since: Instant,
     answered: AtomicBool,
     hooks: Mutex<Vec<Hook>>,
@@ -154,7 +195,7 @@ pub(crate) struct Ticket {
 impl Ticket {
     /// The inode the request is about.
     pub(crate) fn node(&self) -> NodeId {
-        self.node
+        self.header.node
     }
 
     pub(crate) fn is_answered(&self) -> bool {
@@ -165,12 +206,12 @@ impl Ticket {
     pub(crate) fn answer(&self, head: &[u8], body: &[u8], undo: impl FnOnce() -> Option<Undo>) {
         let mut taken = false;
         if self.claim() {
-            let written = self.in_flight.device.answer(self.unique, head, body);
-            log_failure(self.unique, &written);
+            let written = self.in_flight.device.answer(self.header.unique, head, body);
+            log_failure(self.header.unique, &written);
             taken = written.is_ok();
             if !taken {
                 // Most often nobody waits any more (ENOENT again); otherwise this must not leave somebody waiting.
-                let _ = self.in_flight.device.refuse(self.unique, libc::EIO);
+                let _ = self.in_flight.device.refuse(self.header.unique, libc::EIO);
             }
             self.finish();
         }
@@ -182,7 +223,7 @@ impl Ticket {
     /// Answers with an error unless it was answered before.
     pub(crate) fn refuse(&self, errno: i32) {
         if self.claim() {
-            log_failure(self.unique, &self.in_flight.device.refuse(self.unique, errno));
+            log_failure(self.header.unique, &self.in_flight.device.refuse(self.header.unique, errno));
             self.finish();
         }
     }
@@ -190,7 +231,7 @@ impl Ticket {
     /// Like [`Ticket::refuse`], and tells whoever works on it.
     fn cancel(&self, errno: i32) {
         if self.claim() {
-            log_failure(self.unique, &self.in_flight.device.refuse(self.unique, errno));
+            log_failure(self.header.unique, &self.in_flight.device.refuse(self.header.unique, errno));
             let hooks = self.finish();
             hooks.into_iter().for_each(run);
         }
@@ -213,17 +254,14 @@ impl Ticket {
     }
 
     fn finish(&self) -> Vec<Hook> {
-        self.in_flight.remove(self.unique);
+        self.in_flight.remove(self.header.unique);
         std::mem::take(&mut *self.hooks.lock())
     }
 }
 
 impl std::fmt::Debug for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticket")
-            .field("unique", &self.unique)
-            .field("opcode", &self.opcode)
-            .finish_non_exhaustive()
+        f.debug_tuple("Ticket").field(&self.header).finish()
     }
 }
 

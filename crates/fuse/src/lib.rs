@@ -10,6 +10,7 @@
 //! `resend`, and nobody who uses the mount notices more than a delay.
 
 mod backings;
+mod caller_signals;
 mod connection;
 mod device;
 mod device_number;

@@ -11,6 +11,9 @@ use parking_lot::{Condvar, Mutex};
 use crate::FileSystem;
 use crate::in_flight::{InFlight, Undo};
 
+/// How often the signals of a process are looked at that waits for an answer and got a signal that will not end it.
+const INTERRUPT_TICK: Duration = Duration::from_millis(20);
+
 /// Wakes the timer and those who wait for the last answer.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
@@ -86,7 +89,8 @@ pub(crate) fn run<F: FileSystem>(fs: &F, in_flight: &Arc<InFlight>, deadline: Du
             return;
         }
         in_flight.expire(deadline);
-        in_flight.bell.sleep(tick, || in_flight.count() == 0 && !over.load(Ordering::SeqCst));
+        let tick = if in_flight.repeat_interrupts() { tick.min(INTERRUPT_TICK) } else { tick };
+        in_flight.bell.sleep(tick, || in_flight.is_quiet() && !over.load(Ordering::SeqCst));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who waits for a request can be killed; nobody waits for ever.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::memory_fs::{Body, MemoryFs, Seen};
 use crate::mounted::{Mounted, User, eventually};
+use crate::roles;
 
 fn parked(mode: OpenMode) -> Body {
     Body::Parked { size: 1 << 20, mode }
@@ -127,4 +129,46 @@ fn what_nobody_answers_expires() {
     }
     eventually("nothing in flight", || session.in_flight() == 0);
     fs.with_seen(|seen| assert!(seen.parked_reads.iter().all(|(_, _, reply)| reply.is_answered())));
+}
+
+/// A process with a handler reads; signals come; returns what it says in the end.
+fn reads_with_handlers(signals: &[Signal], answer: bool) -> (String, Duration) {
+    let fs = Arc::new(MemoryFs::new(vec![("direct", parked(OpenMode::Direct))]));
+    let (mounted, _session) = Mounted::serve(&fs, SessionConfig::default());
+    let mut process = User(roles::handler(&mounted.file("direct")));
+    fs.await_seen("the read", |seen| !seen.parked_reads.is_empty());
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let thread = lines.find_map(|line| line.strip_prefix("thread ")?.parse::<libc::pid_t>().ok()).unwrap();
+    let since = Instant::now();
+    for &signal in signals {
+        // SAFETY: sends a signal to a thread of a child that has not been waited for.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, process.0.id(), thread, signal as libc::c_int) };
+        assert_eq!(sent, 0);
+        // Long enough that the session has seen it; were it not, the test would only be weaker.
+        assert!(process.ends_within(Duration::from_millis(50)).is_none() || signal != Signal::SIGUSR1);
+    }
+    if answer {
+        let (offset, size, reply) = fs.with_seen(|seen| seen.parked_reads.pop()).unwrap();
+        assert!(!reply.is_answered());
+        reply.ok(MemoryFs::parked_content(offset, size, 1 << 20));
+    }
+    assert!(process.ends_within(Duration::from_secs(10)).is_some());
+    let took = since.elapsed();
+    (lines.find(|line| line.starts_with("read")).unwrap_or("nothing".into()), took)
+}
+
+#[test]
+fn a_signal_that_ends_nothing_disturbs_no_read() {
+    let (said, _) = reads_with_handlers(&[Signal::SIGUSR1, Signal::SIGUSR1], true);
+    assert_eq!(said, "read 4096");
+}
+
+#[test]
+fn after_a_harmless_signal_others_still_work() {
+    let (said, took) = reads_with_handlers(&[Signal::SIGUSR1, Signal::SIGINT], false);
+    assert_eq!(said, format!("read failed {}", libc::EINTR), "caught, but asked to end");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    let (said, took) = reads_with_handlers(&[Signal::SIGUSR1, Signal::SIGKILL], false);
+    assert_eq!(said, "nothing");
+    assert!(took < Duration::from_millis(500), "{took:?}");
 }

@@ -66,6 +66,7 @@ fn play() {
     let argument = std::env::var("FUSE_TEST_ARGUMENT").unwrap();
     match role.as_str() {
         "server" => serve(&argument),
+        "handler" => read_with_handlers(Path::new(&argument)),
         "lister" => list(Path::new(&argument)),
         other => panic!("no role {other}"),
     }
@@ -88,6 +89,28 @@ fn serve(what: &str) {
     let session =
         Session::start(Arc::new(fs), connection, SessionConfig { resend, ..SessionConfig::default() });
     session.unwrap().wait();
+}
+
+/// A process with handlers for SIGUSR1 and SIGINT that reads a file past the page cache: says `thread` and its id, reads
+/// once, says what came.
+pub(crate) fn handler(file: &Path) -> Child {
+    run_again("handler", file.to_str().unwrap()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+fn read_with_handlers(file: &Path) {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGUSR1, Signal::SIGINT] {
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(signal, &action) }.unwrap();
+    }
+    let file = std::fs::File::open(file).unwrap();
+    println!("\nthread {}", nix::unistd::gettid());
+    match std::os::unix::fs::FileExt::read_at(&file, &mut [0; 4096], 0) {
+        Ok(bytes) => println!("\nread {bytes}"),
+        Err(error) => println!("\nread failed {}", error.raw_os_error().unwrap()),
+    }
 }
 
 fn list(directory: &Path) {
