@@ -227,3 +227,6 @@ impl<'a> Fields<'a> {
         Ok(OsStr::from_bytes(name))
     }
 }
+
+#[cfg(test)]
+mod tests;
