@@ -21,6 +21,7 @@ mod handshake;
 mod in_flight;
 mod notifier;
 mod reply;
+mod request_buffer;
 mod session;
 mod stop_signal;
 mod timer;
