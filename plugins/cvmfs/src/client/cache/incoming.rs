@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,20 +38,15 @@ impl Incoming {
         Incoming { store, id, digest: blake3::Hasher::new(), size: 0, sink: Sink::Unopened }
     }
 
-    /// Bytes so far.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
     /// Appends.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.open()?;
-        if let Sink::Disk { file, path } = &self.sink {
-            if let Err(error) = file.write_all_at(bytes, self.size) {
-                self.store.disk.failed("write", path, &error);
-                self.ask_for_space(&error);
-                self.move_to_memory()?;
-            }
+        if let Sink::Disk { file, path } = &self.sink
+            && let Err(error) = file.write_all_at(bytes, self.size)
+        {
+            self.store.disk.failed("write", path, &error);
+            self.ask_for_space(&error);
+            self.move_to_memory()?;
         }
         if let Sink::Memory { file, share } = &mut self.sink {
             if !share.grow(bytes.len() as u64) {
@@ -84,22 +79,17 @@ impl Incoming {
     }
 
     /// Puts a complete file into its place, or serves it without a name when the disk does not let us.
-    fn place(&self, file: &File, reader: File, path: &PathBuf) -> Result<Object, StorageError> {
+    fn place(&self, file: &File, reader: File, path: &Path) -> Result<Object, StorageError> {
         let fits = self.store.quota().is_none_or(|quota| self.size <= quota);
         if fits {
             let seal = Seal::finish(self.digest.clone(), self.size, &self.id);
-            let again = || reader.try_clone().map_err(|error| StorageError::Unreadable(error.to_string()));
             let placed = seal
                 .attach(file, path, &self.store.path(&self.id))
-                .and_then(|()| Ok(again()))
-                .and_then(|reader| match reader {
-                    Ok(reader) => self.store.adopt(self.id, path, reader, self.size).map(Ok),
-                    Err(error) => Ok(Err(error)),
-                });
+                .and_then(|()| self.store.adopt(&self.id, path, &reader, self.size));
             match placed {
-                Ok(object) => {
+                Ok(atime) => {
                     self.store.disk.recovered();
-                    return object;
+                    return Ok(self.store.keep(self.id, reader, self.size, atime));
                 }
                 Err(error) => {
                     self.store.disk.failed("store", path, &error);
@@ -142,7 +132,7 @@ impl Incoming {
                 Ok(file) => return Ok((file, path)),
                 // Somebody cleaned up below us.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempts == 1 => {
-                    self.store.forget_workshop()
+                    self.store.forget_workshop();
                 }
                 Err(error) => return Err((path, error)),
             }

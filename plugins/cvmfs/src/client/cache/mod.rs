@@ -44,6 +44,7 @@ use super::hash::ObjectId;
 pub(crate) use incoming::Incoming;
 pub use object::Object;
 pub use records::{RecordError, VerifiedRecord};
+pub(crate) use store::Look;
 use store::Store;
 
 /// Where and how much.
@@ -140,6 +141,11 @@ impl Cache {
     /// The object if it is cached, verified by reading all of it if need be. Blocks on the disk.
     pub fn load(&self, id: &ObjectId) -> Option<Object> {
         self.store.load(id)
+    }
+
+    /// Like [`cached`](Cache::cached), and tells whether [`load`](Cache::load) may help.
+    pub(crate) fn look(&self, id: &ObjectId) -> Look {
+        self.store.look(id)
     }
 
     /// Begins a new object. Nothing is visible to anybody before [`Incoming::commit`].

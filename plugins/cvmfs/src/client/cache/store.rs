@@ -25,7 +25,7 @@ const VERIFY_AT_ONCE_BYTES: u64 = 256 << 10;
 
 /// What a quick look finds.
 #[derive(Debug)]
-pub(super) enum Look {
+pub(crate) enum Look {
     /// Open and verified.
     Here(Object),
     /// On disk, to be read and verified first.
@@ -199,10 +199,8 @@ impl Store {
             }
             self.verified.insert(id, &metadata);
         }
-        let object = Object::in_cache(file, metadata.len(), u64::try_from(metadata.atime()).unwrap_or(0));
-        object.touch();
-        self.recent.insert(*id, object.clone());
-        Reading::Good(object)
+        let atime = u64::try_from(metadata.atime()).unwrap_or(0);
+        Reading::Good(self.keep(*id, file, metadata.len(), atime))
     }
 
     /// Removes an object that is not what it should be.
@@ -216,13 +214,13 @@ impl Store {
         let _ = fs::remove_file(seal::beside(path));
     }
 
-    /// Makes a file of this process, written and sealed at `temporary`, an object of the cache.
-    pub(super) fn adopt(&self, id: ObjectId, temporary: &Path, file: File, size: u64) -> io::Result<Object> {
-        let target = self.path(&id);
+    /// Makes a file of this process, written and sealed at `temporary`, an object of the cache. Its time of last use.
+    pub(super) fn adopt(&self, id: &ObjectId, temporary: &Path, file: &File, size: u64) -> io::Result<u64> {
+        let target = self.path(id);
         let replaced = fs::symlink_metadata(&target).map_or(0, |old| disk_bytes(old.len()));
         let metadata = file.metadata()?;
         seal::rename_into_shard(temporary, &target)?;
-        self.verified.insert(&id, &metadata);
+        self.verified.insert(id, &metadata);
         self.counters.stored.fetch_add(1, Ordering::Relaxed);
         self.counters.stored_bytes.fetch_add(size, Ordering::Relaxed);
         self.ledger.add(disk_bytes(size) as i64 - replaced as i64);
@@ -231,9 +229,15 @@ impl Store {
         } else if self.ledger.is_pending() {
             self.bell.pending();
         }
-        let object = Object::in_cache(file, size, u64::try_from(metadata.atime()).unwrap_or(0));
+        Ok(u64::try_from(metadata.atime()).unwrap_or(0))
+    }
+
+    /// An open file of the cache as an object that is at hand from now on.
+    pub(super) fn keep(&self, id: ObjectId, file: File, size: u64, atime: u64) -> Object {
+        let object = Object::in_cache(file, size, atime);
+        object.touch();
         self.recent.insert(id, object.clone());
-        Ok(object)
+        object
     }
 
     /// Ends the use by this process.

@@ -59,6 +59,12 @@ impl fmt::Display for Authority {
 }
 
 impl Authority {
+    /// As in a URL or `Host` header: without the port when that is 80.
+    pub(crate) fn in_url(&self) -> String {
+        let text = self.to_string();
+        text.strip_suffix(":80").map_or(text.clone(), str::to_owned)
+    }
+
     /// Parses `host`, `host:port`, `[v6]`, `[v6]:port`.
     fn parse(text: &str, default_port: u16) -> Result<Self, AddressError> {
         let bad = || AddressError::Form(text.chars().take(200).collect());

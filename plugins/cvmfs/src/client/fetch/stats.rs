@@ -1,0 +1,71 @@
+//! Counters of one fetcher, and its newest error.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use volume::Sample;
+
+use super::FetchError;
+
+/// All since the start; times in nanoseconds.
+#[derive(Debug, Default)]
+pub(super) struct Stats {
+    pub(super) hits: AtomicU64,
+    pub(super) fetches: AtomicU64,
+    pub(super) shared: AtomicU64,
+    pub(super) transferred_bytes: AtomicU64,
+    pub(super) errors: AtomicU64,
+    pub(super) failed_attempts: AtomicU64,
+    pub(super) failovers: AtomicU64,
+    pub(super) hedges: AtomicU64,
+    pub(super) hedges_won: AtomicU64,
+    pub(super) rounds: AtomicU64,
+    pub(super) wrong_bytes: AtomicU64,
+    pub(super) fetch_time: AtomicU64,
+    last_error: Mutex<Option<(SystemTime, String)>>,
+}
+
+impl Stats {
+    pub(super) fn finished<T>(&self, took: Duration, result: &Result<T, FetchError>) {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.fetch_time.fetch_add(nanoseconds, Ordering::Relaxed);
+        if let Err(error) = result {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            *self.last_error.lock() = Some((SystemTime::now(), error.to_string()));
+        }
+    }
+
+    /// `2026-01-02T03:04:05Z text`.
+    pub(super) fn last_error(&self) -> Option<String> {
+        let last = self.last_error.lock();
+        let (time, text) = last.as_ref()?;
+        match der::DateTime::from_system_time(*time) {
+            Ok(time) => Some(format!("{time} {text}")),
+            Err(_) => Some(text.clone()),
+        }
+    }
+
+    pub(super) fn samples(&self, connects: u64) -> Vec<Sample> {
+        let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        [
+            ("cvmfs_cache_hits_total", total(&self.hits)),
+            ("cvmfs_fetches_total", total(&self.fetches)),
+            ("cvmfs_fetch_shared_total", total(&self.shared)),
+            ("cvmfs_fetch_bytes_total", total(&self.transferred_bytes)),
+            ("cvmfs_fetch_errors_total", total(&self.errors)),
+            ("cvmfs_fetch_failed_attempts_total", total(&self.failed_attempts)),
+            ("cvmfs_fetch_failovers_total", total(&self.failovers)),
+            ("cvmfs_fetch_hedges_total", total(&self.hedges)),
+            ("cvmfs_fetch_hedges_won_total", total(&self.hedges_won)),
+            ("cvmfs_fetch_retry_rounds_total", total(&self.rounds)),
+            ("cvmfs_fetch_wrong_bytes_total", total(&self.wrong_bytes)),
+            ("cvmfs_fetch_seconds_total", total(&self.fetch_time) / 1e9),
+            ("cvmfs_fetch_connects_total", connects as f64),
+        ]
+        .into_iter()
+        .map(|(name, value)| Sample { name: name.to_owned(), labels: Vec::new(), value })
+        .collect()
+    }
+}

@@ -1,0 +1,272 @@
+//! When something fails.
+
+use super::*;
+
+/// Longest a call may take with the settings of these tests: its deadline and half a second.
+const LIMIT: Duration = Duration::from_millis(4500);
+
+async fn object(bench: &Bench, id: &ObjectId, size: u64) -> Result<Object, FetchError> {
+    let began = Instant::now();
+    let result = bench.fetcher.object(id, Compression::Zlib, Some(size)).await;
+    assert!(began.elapsed() < LIMIT, "{:?} {result:?}", began.elapsed());
+    result
+}
+
+/// Every fault that one server can have, where another server is well.
+fn all_faults() -> Vec<Fault> {
+    vec![
+        Fault::Reset,
+        Fault::ResetAfter(0),
+        Fault::ResetAfter(1000),
+        Fault::TruncateAfter(0),
+        Fault::TruncateAfter(1000),
+        Fault::Drip(Duration::from_millis(20)),
+        Fault::FlipBit(5000),
+        Fault::Trailing(1),
+        Fault::ShortLength(1),
+        Fault::Hang,
+        Fault::Slow(Duration::from_secs(60)),
+        Fault::Status(404, vec![]),
+        Fault::Status(500, vec![]),
+        Fault::Status(503, vec![]),
+        Fault::Status(400, vec![]),
+        Fault::Status(403, vec![]),
+        Fault::Status(429, vec![]),
+        Fault::Status(206, vec![]),
+        Fault::Redirect("http://127.0.0.1:1/x".to_owned()),
+        Fault::Garbage,
+        Fault::EndlessHead,
+        Fault::EndlessBody,
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_of_one_server_is_made_good_by_another() {
+    let mut running = tokio::task::JoinSet::new();
+    for length in [20_000, 900_000] {
+        for fault in all_faults() {
+            running.spawn(async move {
+                let (bad, good) = (TestServer::start(), TestServer::start());
+                let content = content(length, 1);
+                let id = good.put_object(&content, Suffix::None, Compression::Zlib);
+                bad.mirror(&good);
+                bad.fail_all(fault.clone());
+                let bench = bench(config(&format!("{};{}", bad.url(), good.url()), "DIRECT"));
+                let object = object(&bench, &id, length as u64).await;
+                let object = object.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+                assert!(read(&object) == content, "{fault:?}");
+            });
+        }
+    }
+    while let Some(done) = running.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_of_the_only_server_ends_within_the_deadline() {
+    let mut running = tokio::task::JoinSet::new();
+    for fault in all_faults() {
+        running.spawn(async move {
+            let server = TestServer::start();
+            let id = server.put_object(&content(200_000, 1), Suffix::None, Compression::Zlib);
+            server.fail_all(fault.clone());
+            let bench = direct(&server);
+            let error = object(&bench, &id, 200_000).await.unwrap_err();
+            assert_eq!(error.errno(), nix::errno::Errno::EIO, "{fault:?}: {error}");
+            let small = Instant::now();
+            let error = bench.fetcher.small(&id.url_path(), 1000, false).await;
+            assert!(error.is_err() && small.elapsed() < LIMIT, "{fault:?} {error:?}");
+            // It gets well by itself.
+            server.fail_all(Fault::None);
+            assert_eq!(object(&bench, &id, 200_000).await.unwrap().size(), 200_000);
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn odd_but_good_answers_are_good() {
+    let server = TestServer::start();
+    let bench = direct(&server);
+    for (seed, fault) in
+        [Fault::Chunked, Fault::UntilClose, Fault::CloseAfter, Fault::Chunked].iter().enumerate()
+    {
+        let content = content(400_000, seed as u64);
+        let id = server.put_object(&content, Suffix::None, Compression::Zlib);
+        server.fail(&id.url_path(), [fault.clone()]);
+        assert!(read(&object(&bench, &id, 400_000).await.unwrap()) == content, "{fault:?}");
+        assert_eq!(server.count(&id.url_path()), 1);
+    }
+    assert_eq!(sample(&bench.fetcher, "cvmfs_fetch_failed_attempts_total"), 0.0);
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_asked_for_again_past_the_caches() {
+    let server = TestServer::start();
+    let bench = direct(&server);
+    let content = content(10_000, 1);
+    let id = server.put_object(&content, Suffix::None, Compression::Zlib);
+    server.fail(&id.url_path(), [Fault::FlipBit(77)]);
+    assert!(read(&object(&bench, &id, 10_000).await.unwrap()) == content);
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0].header("cache-control"), None);
+    assert_eq!(seen[1].header("cache-control"), Some("no-cache"));
+
+    let id = server.put_object(b"other", Suffix::None, Compression::Zlib);
+    server.put(&id.url_path(), "rubbish");
+    let error = object(&bench, &id, 5).await.unwrap_err();
+    assert!(matches!(error, FetchError::WrongHash { .. }), "{error}");
+    assert_eq!(error.kind(), volume::FaultKind::Untrusted);
+    assert_eq!(server.count(&id.url_path()), 2);
+    assert!(bench.fetcher.cached(&id, None).is_none());
+}
+
+#[tokio::test]
+async fn right_bytes_of_the_wrong_size_are_refused() {
+    let server = TestServer::start();
+    let bench = direct(&server);
+    for length in [1000usize, 3_000_000] {
+        let id = server.put_object(&content(length, 1), Suffix::None, Compression::Zlib);
+        for wrong in [length as u64 - 1, length as u64 + 1] {
+            let error = object(&bench, &id, wrong).await.unwrap_err();
+            // A size that is much too small bounds the transfer, which then cannot be the right one.
+            assert!(matches!(error, FetchError::WrongSize { .. }), "{length} {wrong} {error}");
+        }
+        assert_eq!(object(&bench, &id, length as u64).await.unwrap().size(), length as u64);
+        let error = object(&bench, &id, 3).await.unwrap_err();
+        assert!(matches!(error, FetchError::WrongSize { .. }));
+        assert!(bench.fetcher.cached(&id, Some(3)).is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_bomb_is_stopped_at_its_limit() {
+    let server = TestServer::start();
+    let mut config = config(&server.url(), "DIRECT");
+    config.object_limit = 1 << 20;
+    let bench = bench(config);
+    let bomb = vec![0; 60 << 20];
+    let id = server.put_object(&bomb, Suffix::Catalog, Compression::Zlib);
+    let error = bench.fetcher.object(&id, Compression::Zlib, None).await.unwrap_err();
+    assert!(matches!(error, FetchError::TooLarge { limit: 1_048_576, .. }), "{error}");
+    let error = bench.fetcher.object(&id, Compression::Zlib, Some(1 << 20)).await.unwrap_err();
+    assert!(matches!(error, FetchError::WrongSize { .. }), "{error}");
+    assert!(bench.fetcher.cache().usage() == 0);
+}
+
+#[tokio::test]
+async fn streams_that_do_not_inflate_are_called_so() {
+    let server = TestServer::start();
+    let bench = direct(&server);
+    let good = transferred(&content(5000, 1), Compression::Zlib);
+    let trailing = [&good[..], b"x"].concat();
+    for bytes in [&good[..good.len() - 1], &good[..1], b"", b"not zlib at all", &trailing] {
+        let id = Algorithm::Sha1.digest(bytes).with_suffix(Suffix::None);
+        server.put(&id.url_path(), bytes.to_vec());
+        let error = object(&bench, &id, 5000).await.unwrap_err();
+        assert!(matches!(error, FetchError::BadStream { .. }), "{error}");
+        assert_eq!(server.count(&id.url_path()), 1, "no other server has better bytes");
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_followed_only_when_allowed() {
+    let server = TestServer::start();
+    let id = server.put_object(b"moved", Suffix::None, Compression::Zlib);
+    server.put("elsewhere", transferred(b"moved", Compression::Zlib));
+    let to = |target: &str| server.fail(&id.url_path(), [Fault::Redirect(target.to_owned())]);
+    to("/repo/elsewhere");
+    let strict = direct(&server);
+    assert!(matches!(object(&strict, &id, 5).await, Err(FetchError::Redirect { .. })));
+    let mut config = config(&server.url(), "DIRECT");
+    config.follow_redirects = true;
+    let lenient = bench(config);
+    to("/repo/elsewhere");
+    assert_eq!(read(&object(&lenient, &id, 5).await.unwrap()), b"moved");
+    let other = server.put_object(b"round", Suffix::None, Compression::Zlib);
+    let circle = Fault::Redirect(format!("{}/{}", server.url(), other.url_path()));
+    server.fail(&other.url_path(), vec![circle; 50]);
+    assert!(matches!(object(&lenient, &other, 5).await, Err(FetchError::Redirect { .. })));
+    assert_eq!(server.count(&other.url_path()), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_first_proxy_costs_little_and_the_policy_holds() {
+    let hole = BlackHole::open();
+    for dead in [hole.proxy(), refusing()] {
+        let (origin, second) = (TestServer::start(), TestServer::start());
+        let ids: Vec<ObjectId> =
+            (0..100).map(|n| second.put_object(&content(3000, n), Suffix::None, Compression::Zlib)).collect();
+        let bench = bench(config(&origin.url(), &format!("{dead};{}", second.proxy())));
+        let mut times = Vec::new();
+        for id in &ids {
+            let began = Instant::now();
+            object(&bench, id, 3000).await.unwrap();
+            times.push(began.elapsed());
+        }
+        times.sort();
+        assert!(times[99] < Duration::from_millis(400), "worst {:?}", times[99]);
+        assert!(times[97] < Duration::from_millis(50), "98th percentile {:?}", times[97]);
+        assert_eq!(origin.connections(), 0, "the server was asked without a proxy");
+        assert!(second.seen().iter().all(|seen| seen.target.starts_with(&origin.url())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_goes_silent_under_load_costs_little() {
+    let (origin, first, second) = (TestServer::start(), TestServer::start(), TestServer::start());
+    let ids: Vec<ObjectId> =
+        (0..400).map(|n| first.put_object(&content(3000, n), Suffix::None, Compression::Zlib)).collect();
+    second.mirror(&first);
+    let bench = bench(config(&origin.url(), &format!("{};{}", first.proxy(), second.proxy())));
+    for id in &ids[..100] {
+        object(&bench, id, 3000).await.unwrap();
+    }
+    assert_eq!(second.connections(), 0);
+    first.fail_all(Fault::Hang);
+    let began = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for id in &ids[100..] {
+        let (id, fetcher) = (*id, Arc::clone(&bench.fetcher));
+        running.spawn(async move { fetcher.object(&id, Compression::Zlib, Some(3000)).await.map(|_| ()) });
+    }
+    while let Some(done) = running.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_proxys_own_error_is_not_the_servers() {
+    let (origin, first, second) = (TestServer::start(), TestServer::start(), TestServer::start());
+    let id = second.put_object(b"content", Suffix::None, Compression::Zlib);
+    for header in [("X-Squid-Error", "ERR_CONNECT_FAIL 111"), ("Proxy-Status", "squid; error=dns_timeout")] {
+        first.fail_all(Fault::Status(503, vec![header]));
+        let proxies = format!("{};{}", first.proxy(), second.proxy());
+        let bench = bench(config(&origin.url(), &proxies));
+        assert_eq!(read(&object(&bench, &id, 7).await.unwrap()), b"content");
+    }
+    // Without the header it is the server's error, and there is no other server.
+    first.fail_all(Fault::Status(503, vec![]));
+    let mut config = config(&origin.url(), &format!("{};{}", first.proxy(), second.proxy()));
+    config.max_retries = 0;
+    let bench = bench(config);
+    let error = object(&bench, &id, 7).await.unwrap_err();
+    assert!(matches!(error, FetchError::Status { status: 503, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_busy_server_is_asked_again_after_a_pause() {
+    let server = TestServer::start();
+    let bench = direct(&server);
+    let id = server.put_object(b"content", Suffix::None, Compression::Zlib);
+    server.fail(&id.url_path(), [Fault::Status(429, vec![])]);
+    let began = Instant::now();
+    assert_eq!(read(&object(&bench, &id, 7).await.unwrap()), b"content");
+    assert!(began.elapsed() >= Duration::from_millis(200));
+}
