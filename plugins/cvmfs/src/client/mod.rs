@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod certificate;
 pub mod config;
 pub mod fetch;
+pub mod fqrn;
 pub mod hash;
 pub mod history;
 pub mod letter;
