@@ -129,23 +129,23 @@ pub(super) fn put(store: &Store, image: &Image, algorithm: Algorithm) -> Result<
     Ok((digest, bytes.len() as u64))
 }
 
-fn properties(path: &[u8], header: &Header, known: Option<(u64, Digest)>) -> Vec<(String, String)> {
-    let mut properties = vec![("schema", "2.5".to_owned()), ("schema_revision", "7".to_owned())];
+fn properties(path: &[u8], header: &Header, known: Option<(u64, Digest)>) -> Vec<(String, Vec<u8>)> {
+    let mut properties: Vec<(&str, Vec<u8>)> =
+        vec![("schema", "2.5".into()), ("schema_revision", "7".into())];
     let (revision, previous) = if path.is_empty() {
         if header.volatile {
-            properties.push(("volatile", "1".to_owned()));
+            properties.push(("volatile", "1".into()));
         }
-        properties.push(("TTL", header.ttl.to_string()));
+        properties.push(("TTL", header.ttl.to_string().into()));
         (header.revision, header.previous_root)
     } else {
-        // A path that is no text: clients do not need this property, and a lossy one only confuses people.
-        properties.push(("root_prefix", String::from_utf8_lossy(path).into_owned()));
+        properties.push(("root_prefix", path.to_vec()));
         (known.map_or(1, |(revision, _)| revision + 1), known.map(|(_, digest)| digest))
     };
-    properties.push(("last_modified", header.now.to_string()));
-    properties.push(("revision", revision.to_string()));
+    properties.push(("last_modified", header.now.to_string().into()));
+    properties.push(("revision", revision.to_string().into()));
     let previous = previous.map_or_else(|| "0".repeat(40), |digest| digest.to_string());
-    properties.push(("previous_revision", previous));
+    properties.push(("previous_revision", previous.into()));
     properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 

@@ -90,7 +90,10 @@ pub(super) fn inspect<T>(
 pub(super) fn write(store: &Store, image: &Image) -> Result<Vec<u8>, PublishError> {
     build(store, |connection| {
         connection.execute_batch(TABLES)?;
-        insert_pairs(connection, "INSERT INTO properties VALUES (?, ?)", &image.properties)?;
+        let mut insert = connection.prepare("INSERT INTO properties VALUES (?, ?)")?;
+        for (key, value) in &image.properties {
+            insert.execute(params![key, RawText(value)])?;
+        }
         insert_rows(connection, &image.rows)?;
         let mut insert = connection.prepare("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)")?;
         for chunk in &image.chunks {
@@ -102,16 +105,12 @@ pub(super) fn write(store: &Store, image: &Image) -> Result<Vec<u8>, PublishErro
                 insert.execute(params![RawText(&row.path), row.digest, row.size])?;
             }
         }
-        insert_pairs(connection, "INSERT INTO statistics VALUES (?, ?)", &image.statistics)
+        let mut insert = connection.prepare("INSERT INTO statistics VALUES (?, ?)")?;
+        for (counter, value) in &image.statistics {
+            insert.execute(params![counter, value])?;
+        }
+        Ok(())
     })
-}
-
-fn insert_pairs<T: ToSql>(connection: &Connection, sql: &str, pairs: &[(String, T)]) -> rusqlite::Result<()> {
-    let mut insert = connection.prepare(sql)?;
-    for (key, value) in pairs {
-        insert.execute(params![key, value])?;
-    }
-    Ok(())
 }
 
 fn insert_rows(connection: &Connection, rows: &[Row]) -> rusqlite::Result<()> {
@@ -144,10 +143,10 @@ fn insert_rows(connection: &Connection, rows: &[Row]) -> rusqlite::Result<()> {
 pub(super) fn read(store: &Store, what: &str, bytes: &[u8]) -> Result<Image, PublishError> {
     inspect(store, what, bytes, |connection| {
         let mut image = Image {
-            properties: pairs(connection, "SELECT key, CAST(value AS TEXT) FROM properties ORDER BY rowid")?,
+            properties: properties(connection)?,
             rows: rows(connection)?,
             chunks: chunks(connection)?,
-            statistics: pairs(connection, "SELECT counter, value FROM statistics ORDER BY rowid")?,
+            statistics: statistics(connection)?,
             ..Image::default()
         };
         image.nested = nested(connection, "nested_catalogs")?;
@@ -162,11 +161,18 @@ fn has(connection: &Connection, sql: &str) -> rusqlite::Result<bool> {
     connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|count| count > 0)
 }
 
-fn pairs<T: rusqlite::types::FromSql>(
-    connection: &Connection,
-    sql: &str,
-) -> rusqlite::Result<Vec<(String, T)>> {
-    connection.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+fn properties(connection: &Connection) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+    connection
+        .prepare("SELECT key, value FROM properties ORDER BY rowid")?
+        .query_map([], |row| Ok((row.get(0)?, raw(row, 1)?)))?
+        .collect()
+}
+
+fn statistics(connection: &Connection) -> rusqlite::Result<Vec<(String, i64)>> {
+    connection
+        .prepare("SELECT counter, value FROM statistics ORDER BY rowid")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
 }
 
 /// A TEXT or BLOB column as bytes; NULL is empty.

@@ -238,7 +238,7 @@ pub fn row(path: &[u8], flags: i64, mode: i64) -> Row {
 /// A nested catalog with nothing but its root directory.
 #[must_use]
 pub fn nested(path: &str) -> Image {
-    let property = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let property = |key: &str, value: &str| (key.to_owned(), value.as_bytes().to_vec());
     Image {
         properties: vec![
             property("schema", "2.5"),

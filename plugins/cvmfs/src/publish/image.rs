@@ -92,8 +92,8 @@ pub struct NestedRow {
 /// A whole catalog.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Image {
-    /// Table `properties`, in order.
-    pub properties: Vec<(String, String)>,
+    /// Table `properties`, in order; values are raw bytes, since one of them is a path.
+    pub properties: Vec<(String, Vec<u8>)>,
     /// Table `catalog`.
     pub rows: Vec<Row>,
     /// Table `chunks`.
@@ -109,8 +109,14 @@ pub struct Image {
 impl Image {
     /// The value of a property.
     #[must_use]
+    pub fn raw_property(&self, key: &str) -> Option<&[u8]> {
+        self.properties.iter().find_map(|(known, value)| (known == key).then_some(value.as_slice()))
+    }
+
+    /// The value of a property that is text.
+    #[must_use]
     pub fn property(&self, key: &str) -> Option<&str> {
-        self.properties.iter().find_map(|(known, value)| (known == key).then_some(value.as_str()))
+        self.raw_property(key).and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// A digest over what clients see of this catalog: equal for catalogs that differ in their history and order of rows only.
@@ -124,8 +130,8 @@ impl Image {
         nested.sort_by(|a, b| a.path.cmp(&b.path));
         let mut bound: Vec<&NestedRow> = self.bound.iter().collect();
         bound.sort_by(|a, b| a.path.cmp(&b.path));
-        let lasting: Vec<(&str, Option<&str>)> =
-            ["root_prefix", "TTL", "volatile"].into_iter().map(|key| (key, self.property(key))).collect();
+        let lasting: Vec<(&str, Option<&[u8]>)> =
+            ["root_prefix", "TTL", "volatile"].into_iter().map(|key| (key, self.raw_property(key))).collect();
         // `Debug` of plain data separates all fields; it needs to be stable within one process only.
         let mut part = |text: String| {
             hasher.update(text.as_bytes());

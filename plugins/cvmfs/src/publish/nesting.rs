@@ -11,6 +11,8 @@ use super::scan::{EntryId, Kind, Tree};
 const MARKER: &[u8] = b".cvmfscatalog";
 /// Patterns for such directories, in the root of the tree.
 const DIRTAB: &[u8] = b".cvmfsdirtab";
+/// Deepest nesting of catalogs. Each is one more transfer on the way to a file; readers give up at some depth.
+const DEPTH_MAX: usize = 60;
 /// No sane `.cvmfsdirtab` is larger.
 const DIRTAB_LIMIT: u64 = 1 << 20;
 
@@ -39,8 +41,19 @@ pub(super) fn catalogs(tree: &Tree, nesting: &Nesting) -> Result<Vec<EntryId>, P
         split(tree, &mut roots, max, nesting.min_entries.max(1));
     }
     let mut owners = vec![0; tree.entries.len()];
+    let mut depths = vec![0_usize; tree.entries.len()];
     for id in 1..tree.entries.len() {
-        owners[id] = if roots[id] { id } else { owners[tree.entries[id].parent] };
+        let parent = tree.entries[id].parent;
+        owners[id] = if roots[id] { id } else { owners[parent] };
+        depths[id] = depths[parent] + usize::from(roots[id]);
+        if depths[id] > DEPTH_MAX {
+            return Err(PublishError::Unstorable {
+                path: tree.source_path(id),
+                reason: format!(
+                    "catalogs would be nested more than {DEPTH_MAX} deep: remove some .cvmfscatalog files or patterns"
+                ),
+            });
+        }
     }
     Ok(owners)
 }

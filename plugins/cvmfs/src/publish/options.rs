@@ -116,7 +116,8 @@ pub struct PublishOptions {
     pub metainfo: Option<String>,
     /// Threads that read, compress and hash. `None`: one per core.
     pub threads: Option<usize>,
-    /// The time of publication; `None` is now. Fixed, it makes a publication reproducible to the byte.
+    /// The time of publication, unless the previous revision is younger; `None` is now. Fixed, it makes a publication
+    /// reproducible to the byte.
     pub time: Option<SystemTime>,
 }
 

@@ -172,7 +172,7 @@ impl Publisher {
         {
             return Err(tags::taken(tag));
         }
-        let now = unix_seconds(options.time.unwrap_or_else(SystemTime::now));
+        let now = later_than(&old, options.time.unwrap_or_else(SystemTime::now));
         progress.phase(Phase::Previous);
         let previous = Previous::read(&self.store, old.root, options.detection == Detection::Times)?;
         progress.phase(Phase::Scan);
@@ -366,6 +366,11 @@ fn read_manifest(root: &Path) -> Result<ManifestText, PublishError> {
         what: path.display().to_string(),
         reason: format!("it {reason}"),
     })
+}
+
+/// Clients refuse a manifest that is older than one they have seen, so time never goes back, whatever the clock says.
+pub(super) fn later_than(old: &ManifestText, time: SystemTime) -> i64 {
+    unix_seconds(time).max(old.published)
 }
 
 /// The tag of a manifest's own revision.

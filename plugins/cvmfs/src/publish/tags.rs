@@ -7,8 +7,8 @@ use super::database::{self, CATALOG_LIMIT};
 use super::error::PublishError;
 use super::history::Tag;
 use super::options::NewTag;
-use super::publisher::{Draft, Publication, Publisher, trunk};
-use super::signed::{ManifestText, unix_seconds};
+use super::publisher::{Draft, Publication, Publisher, later_than, trunk};
+use super::signed::ManifestText;
 use crate::client::hash::Suffix;
 
 impl Publisher {
@@ -25,12 +25,12 @@ impl Publisher {
         let id = target.root.with_suffix(Suffix::Catalog);
         let bytes = self.store.get(&id, CATALOG_LIMIT)?;
         let mut image = database::read(&self.store, &format!("catalog {id}"), &bytes)?;
-        let now = unix_seconds(SystemTime::now());
+        let now = later_than(&old, SystemTime::now());
         for (key, value) in &mut image.properties {
             match key.as_str() {
-                "revision" => *value = (old.revision + 1).to_string(),
-                "previous_revision" => *value = old.root.to_string(),
-                "last_modified" => *value = now.to_string(),
+                "revision" => *value = (old.revision + 1).to_string().into_bytes(),
+                "previous_revision" => *value = old.root.to_string().into_bytes(),
+                "last_modified" => *value = now.to_string().into_bytes(),
                 _ => {}
             }
         }
@@ -61,7 +61,7 @@ impl Publisher {
             None => trunk(&old),
         };
         history.tags.push(Tag { name: tag.name.clone(), description: tag.description.clone(), ..target });
-        let manifest = ManifestText { published: unix_seconds(SystemTime::now()), ..old.clone() };
+        let manifest = ManifestText { published: later_than(&old, SystemTime::now()), ..old.clone() };
         self.commit(Draft { manifest, history }, Some(&old))
     }
 
@@ -75,7 +75,7 @@ impl Publisher {
         let mut history = self.history(&old)?;
         let at = history.tags.iter().position(|tag| tag.name == name).ok_or_else(|| unknown(name))?;
         history.tags.remove(at);
-        let manifest = ManifestText { published: unix_seconds(SystemTime::now()), ..old.clone() };
+        let manifest = ManifestText { published: later_than(&old, SystemTime::now()), ..old.clone() };
         self.commit(Draft { manifest, history }, Some(&old))
     }
 

@@ -1,6 +1,7 @@
 //! What is published is what is read back, and looks as the reference tools' repositories do.
 
 mod checkout;
+mod client;
 mod cycle;
 mod format;
 mod random;

@@ -80,7 +80,7 @@ pub const CASES: &[Case] = &[
         make: |forge| {
             let mut image = forge.root()?;
             image.properties.retain(|(key, _)| key != "schema");
-            image.properties.push(("schema".to_owned(), "9.0".to_owned()));
+            image.properties.push(("schema".to_owned(), b"9.0".to_vec()));
             forge.sign_image(&image).map(|_| ())
         },
     },

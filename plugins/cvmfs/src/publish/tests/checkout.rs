@@ -124,8 +124,7 @@ impl Checkout {
         let bytes = object(repository, digest, Suffix::Catalog, Compression::Zlib);
         assert_eq!(bytes.len() as i64, size, "size of the catalog at {at:?}");
         let image = database::read(databases, "catalog", &bytes).unwrap();
-        let prefix = image.property("root_prefix").unwrap_or("");
-        assert_eq!(prefix, String::from_utf8_lossy(at));
+        assert_eq!(image.raw_property("root_prefix").unwrap_or_default(), at);
         // The first row is the catalog's root; paths are found from it down, by parent hash.
         let mut paths: BTreeMap<(i64, i64), Vec<u8>> = BTreeMap::new();
         let key = |hash: PathHash| (hash.high, hash.low);

@@ -60,6 +60,7 @@ fn everything_comes_back_in_every_algorithm_and_compression() {
             let publication = site.publish_and_check(&options);
             assert_eq!((publication.revision, publication.changed, publication.catalogs), (2, true, 4));
             let read = checkout::Checkout::read(&site.repository());
+            client::assert_same(&site.repository(), &read);
             assert_eq!(read.groups.values().map(Vec::len).collect::<Vec<_>>(), [3]);
             let chunked = read.catalogs[&b""[..]].chunks.len();
             assert!(chunked > 20, "{chunked}");
@@ -159,6 +160,22 @@ fn catalogs_are_cut_by_patterns_and_by_size() {
     for (path, image) in &read.catalogs {
         assert!(image.rows.len() <= 110, "{} has {} rows", String::from_utf8_lossy(path), image.rows.len());
     }
+}
+
+#[test]
+fn catalogs_nested_too_deep_are_named() {
+    let site = Site::simple();
+    let mut path = site.tree();
+    for _ in 0..61 {
+        path.push("d");
+        write(&path.join(".cvmfscatalog"), b"");
+    }
+    let error =
+        site.publisher.publish(&site.tree(), &PublishOptions::default(), &()).unwrap_err().to_string();
+    assert!(error.contains("more than 60 deep"), "{error}");
+    fs::remove_file(path.join(".cvmfscatalog")).unwrap();
+    site.publish_and_check(&PublishOptions::default());
+    client::assert_same(&site.repository(), &checkout::Checkout::read(&site.repository()));
 }
 
 #[test]

@@ -178,6 +178,7 @@ proptest! {
             site.publisher.publish(&site.tree(), &options, &()).unwrap();
             let read = checkout::Checkout::read(&site.repository());
             compare(&read, &site.tree());
+            client::assert_same(&site.repository(), &read);
             revisions.push(read.nodes);
         }
         // And every older one is still there.
