@@ -1,0 +1,101 @@
+//! What outlived the daemon: workers that serve on, connections in the fd store, dead mounts.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use host::inherited::InheritedFd;
+use volume::{Driver, LaunchRequest, MountKey, Survivor};
+
+use crate::fdstore::FdStore;
+use crate::keeper::{Mount, clean_away};
+use crate::mounted;
+use crate::place::{self, Place};
+use crate::pool::Pool;
+use crate::worker::Worker;
+
+/// Adopts every recorded mount: its worker if that lives, else its connection if the store has it; else the dead mount
+/// is cleaned away.
+pub(crate) fn adopt_all(pool: &Pool, inherited: Vec<InheritedFd>) -> io::Result<Vec<(Driver, Survivor)>> {
+    let mut stored: HashMap<MountKey, OwnedFd> = HashMap::new();
+    for InheritedFd { name, fd } in inherited {
+        match FdStore::key_of(&name) {
+            Some(key) => drop(stored.insert(key, fd)),
+            None => tracing::warn!(name, "an inherited fd has a name that means nothing here; it is closed"),
+        }
+    }
+    let recorded = place::recorded(&pool.house().directory)?;
+    // In parallel: a worker that hangs must not hold up the others.
+    let survivors = std::thread::scope(|scope| {
+        let adoptions: Vec<_> = recorded
+            .into_iter()
+            .map(|(place, request)| {
+                let fd = stored.remove(&request.key);
+                scope.spawn(move || adopt_one(pool, place, request, fd))
+            })
+            .collect();
+        adoptions.into_iter().filter_map(|adoption| adoption.join().ok()).collect()
+    });
+    for key in stored.keys() {
+        tracing::info!(%key, "a stored connection has no record; it is closed");
+        pool.house().store.remove(key);
+    }
+    Ok(survivors)
+}
+
+fn adopt_one(
+    pool: &Pool,
+    place: Place,
+    request: LaunchRequest,
+    stored: Option<OwnedFd>,
+) -> (Driver, Survivor) {
+    let (key, driver, mountpoint) = (request.key.clone(), request.driver, request.mountpoint.clone());
+    let alive = match take_over(pool, place.clone(), request, stored) {
+        Ok(how) => {
+            tracing::info!(%key, how, "a mount outlived the daemon and is adopted");
+            true
+        }
+        Err(why) => {
+            tracing::warn!(%key, why, mountpoint = %mountpoint.display(),
+                "a mount did not outlive the daemon; it is cleaned away and made anew at its next use");
+            pool.house().store.remove(&key);
+            clean_away(&mountpoint);
+            place.remove();
+            false
+        }
+    };
+    (driver, Survivor { key, mountpoint, alive })
+}
+
+fn take_over(
+    pool: &Pool,
+    place: Place,
+    request: LaunchRequest,
+    stored: Option<OwnedFd>,
+) -> Result<&'static str, String> {
+    let state = place.open_state().map_err(|error| format!("its state file: {error}"))?;
+    let was_stored = stored.is_some();
+    let (worker, connection) = match Worker::adopt(pool.house(), &place, &request, stored) {
+        Ok((worker, connection)) => (Some(worker), connection),
+        Err(error) => {
+            let fd = error.stored.ok_or_else(|| format!("its worker does not serve: {}", error.why))?;
+            (None, fuse::Connection::from_fd(fd))
+        }
+    };
+    if mounted::is_gone(&connection) {
+        let _ending = worker.map(Worker::end);
+        return Err("it was unmounted meanwhile".to_owned());
+    }
+    let how = if worker.is_some() { "its worker serves" } else { "its connection was in the fd store" };
+    let (keeper, handle) = pool.keeper(place, request).map_err(|fault| fault.to_string())?;
+    if !was_stored {
+        use std::os::fd::AsFd;
+        keeper.house.store.store(&keeper.request.key, connection.as_fd());
+    }
+    let mut worker = worker;
+    if let Some(worker) = &mut worker {
+        keeper.first_report(worker);
+    }
+    pool.take_on(keeper, handle, worker, Mount { connection, state }).map_err(|fault| fault.to_string())?;
+    Ok(how)
+}

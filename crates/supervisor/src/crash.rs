@@ -1,0 +1,94 @@
+//! When to stop starting a worker again.
+//!
+//! A worker that was killed from outside after it had served is started again at once, however often that happens. A
+//! worker that dies by itself, or before it serves, is likely to do so again: after a few of those within a minute the
+//! mount is given up, so that its callers hear an error instead of waiting for ever.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::process::Ending;
+
+/// Deaths older than this are forgotten.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Weight of deaths within [`WINDOW`] that ends it: five crashes, or ten kills right after the start.
+const LIMIT: u32 = 10;
+
+/// A worker that is killed sooner than this after it began to serve may have been the reason itself (memory limit).
+const BRIEF: Duration = Duration::from_millis(150);
+
+/// Longest pause before a new start.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What to do after a death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Start a new worker after this pause.
+    Again(Duration),
+    /// Do not; this many deaths came too close together.
+    GiveUp(usize),
+}
+
+/// The recent deaths of one mount's workers that count.
+#[derive(Debug, Default)]
+pub(crate) struct CrashRecord {
+    deaths: VecDeque<(Instant, u32)>,
+}
+
+impl CrashRecord {
+    /// Notes a death; `served` is how long the worker had served, `None` if it never did.
+    pub(crate) fn note(&mut self, served: Option<Duration>, ending: Ending, now: Instant) -> Verdict {
+        let from_outside =
+            matches!(ending, Ending::Signalled(libc::SIGKILL | libc::SIGTERM) | Ending::Unknown);
+        let weight = match served {
+            Some(served) if from_outside => u32::from(served < BRIEF),
+            Some(_) | None => 2,
+        };
+        while self.deaths.front().is_some_and(|(when, _)| now.saturating_duration_since(*when) > WINDOW) {
+            self.deaths.pop_front();
+        }
+        if weight == 0 {
+            return Verdict::Again(Duration::ZERO);
+        }
+        self.deaths.push_back((now, weight));
+        let total: u32 = self.deaths.iter().map(|(_, weight)| weight).sum();
+        if total >= LIMIT {
+            return Verdict::GiveUp(self.deaths.len());
+        }
+        let doublings = u32::try_from(self.deaths.len() - 1).unwrap_or(u32::MAX).min(8);
+        Verdict::Again((Duration::from_millis(25) * 2u32.pow(doublings)).min(LONGEST_PAUSE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILLED: Ending = Ending::Signalled(libc::SIGKILL);
+
+    #[test]
+    fn kills_from_outside_never_end_a_mount() {
+        let (mut record, mut now) = (CrashRecord::default(), Instant::now());
+        for _ in 0..1000 {
+            now += Duration::from_millis(200);
+            let verdict = record.note(Some(Duration::from_millis(190)), KILLED, now);
+            assert_eq!(verdict, Verdict::Again(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn five_crashes_in_a_minute_do_but_not_in_an_hour() {
+        for (step, ends) in [(5, true), (600, false)] {
+            let (mut record, mut now) = (CrashRecord::default(), Instant::now());
+            let verdicts: Vec<Verdict> = (0..5)
+                .map(|_| {
+                    now += Duration::from_secs(step);
+                    record.note(None, Ending::Exited(101), now)
+                })
+                .collect();
+            assert!(verdicts[..4].iter().all(|verdict| matches!(verdict, Verdict::Again(_))));
+            assert_eq!(verdicts[4] == Verdict::GiveUp(5), ends);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The files of one mount in the run directory: socket, record, state file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use volume::{LaunchRequest, MountKey};
+
+use crate::protocol::REQUEST_LIMIT;
+
+/// Longest key that is used as a file name as it is; with a suffix it fits a socket address.
+const PLAIN_KEY: usize = 60;
+
+/// Where the files of one mount are.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    directory: PathBuf,
+    stem: String,
+}
+
+/// What is kept about a mount beside its worker, for a daemon that finds the worker dead.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Record {
+    /// Version of this format.
+    version: u32,
+    request: LaunchRequest,
+}
+
+const RECORD_VERSION: u32 = 1;
+
+impl Place {
+    pub(crate) fn of(directory: &Path, key: &MountKey) -> Place {
+        let key = key.as_str();
+        let stem = if key.len() <= PLAIN_KEY {
+            key.to_owned()
+        } else {
+            format!("{}~{:016x}", &key[..PLAIN_KEY - 17], fnv1a(key.as_bytes()))
+        };
+        Place { directory: directory.to_owned(), stem }
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// File name of the worker's socket.
+    pub(crate) fn socket_name(&self) -> String {
+        format!("{}.sock", self.stem)
+    }
+
+    /// Writes down what was asked for.
+    pub(crate) fn write_record(&self, request: &LaunchRequest) -> io::Result<()> {
+        let record = Record { version: RECORD_VERSION, request: request.clone() };
+        host::atomic::replace(&self.path("json"), &serde_json::to_vec(&record)?, 0o600)
+    }
+
+    /// A new, empty state file.
+    pub(crate) fn create_state(&self) -> io::Result<File> {
+        // A worker of an earlier mount may still have the old file open: it gets no part of the new one.
+        match std::fs::remove_file(self.path("state")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        File::options().read(true).write(true).create_new(true).mode(0o600).open(self.path("state"))
+    }
+
+    /// The state file as it is.
+    pub(crate) fn open_state(&self) -> io::Result<File> {
+        File::options().read(true).write(true).open(self.path("state"))
+    }
+
+    /// Removes all files of the mount.
+    pub(crate) fn remove(&self) {
+        for suffix in ["sock", "state", "json"] {
+            let path = self.path(suffix);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "a file of an ended mount stays behind");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn path(&self, suffix: &str) -> PathBuf {
+        self.directory.join(format!("{}.{suffix}", self.stem))
+    }
+}
+
+/// All recorded mounts of the directory; records that cannot be read are logged and left.
+pub(crate) fn recorded(directory: &Path) -> io::Result<Vec<(Place, LaunchRequest)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        match read_record(&path) {
+            Ok(request) => found.push((Place::of(directory, &request.key), request)),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a record of a mount cannot be read");
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn read_record(path: &Path) -> io::Result<LaunchRequest> {
+    let mut json = Vec::new();
+    File::open(path)?.take(REQUEST_LIMIT).read_to_end(&mut json)?;
+    let record: Record = serde_json::from_slice(&json)?;
+    if record.version != RECORD_VERSION {
+        return Err(io::Error::other(format!("version {} is not known", record.version)));
+    }
+    Ok(record.request)
+}
+
+/// FNV-1a, 64 bits: only tells long keys apart; a clash is found by the key in the record.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

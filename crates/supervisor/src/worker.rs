@@ -1,0 +1,227 @@
+//! The daemon's hold on one worker: process, control connection, broker thread.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Uid;
+use volume::{Fault, FaultKind, LaunchRequest};
+
+use crate::broker;
+use crate::house::House;
+use crate::link::{self, Link};
+use crate::packet::PacketError;
+use crate::place::Place;
+use crate::process::{Ending, Process};
+use crate::protocol::{Reply, Request, Role, VERSION};
+use crate::spawn;
+
+/// How long a prepared worker may take to begin serving.
+const SERVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A worker that this daemon talks to.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) process: Process,
+    pub(crate) control: Link,
+    /// When it began to serve, as far as this daemon knows.
+    pub(crate) serving_since: Option<Instant>,
+    /// Shut down to end the broker's thread.
+    broker: Option<Arc<OwnedFd>>,
+}
+
+impl Worker {
+    /// Starts a worker and lets it prepare. On an error no process is left.
+    pub(crate) fn start(
+        house: &House,
+        place: &Place,
+        request: &LaunchRequest,
+        offline: bool,
+    ) -> Result<Worker, StartError> {
+        let step = |what: &'static str| move |error: io::Error| StartError::Host(what, error);
+        let name = place.socket_name();
+        let listener = link::listen_at(place.directory(), &name).map_err(step("make the worker's socket"))?;
+        let process = spawn::spawn(&house.program, house.user, listener.as_fd(), request)
+            .map_err(step("start the worker process"))?;
+        // Only the worker listens now: its death closes connections that wait to be accepted.
+        drop(listener);
+        let mut control = match Link::connect(place.directory(), &name, Role::Control) {
+            Ok((control, _)) => control,
+            Err(error) => return Err(StartError::Ended(process.end(), error)),
+        };
+        let limit = if offline { house.limits.prepare_offline } else { house.limits.prepare };
+        match control.ask(Request::Prepare { offline }, &[], 0, limit) {
+            Ok((Reply::Done, _)) => Ok(Worker { process, control, serving_since: None, broker: None }),
+            Ok((Reply::Failed(fault), _)) => {
+                process.end();
+                Err(StartError::Refused(fault))
+            }
+            Ok((other, _)) => {
+                process.end();
+                Err(StartError::Protocol(format!("{other:?}")))
+            }
+            Err(error @ PacketError::TimedOut(_)) => {
+                process.end();
+                Err(StartError::Slow(error))
+            }
+            Err(error) => Err(StartError::Ended(process.end(), error)),
+        }
+    }
+
+    /// Hands the mount over to a prepared worker.
+    pub(crate) fn serve(
+        &mut self,
+        house: &House,
+        place: &Place,
+        connection: &fuse::Connection,
+        state: &File,
+        adopted: bool,
+    ) -> Result<(), StartError> {
+        self.connect_broker(house, place, connection);
+        let fds = [connection.as_fd(), state.as_fd()];
+        match self.control.ask(Request::Serve { adopted }, &fds, 0, SERVE_LIMIT) {
+            Ok((Reply::Done, _)) => {
+                self.serving_since = Some(Instant::now());
+                Ok(())
+            }
+            Ok((Reply::Failed(fault), _)) => Err(StartError::Refused(fault)),
+            Ok((other, _)) => Err(StartError::Protocol(format!("{other:?}"))),
+            Err(error) => Err(StartError::Slow(error)),
+        }
+    }
+
+    /// Takes over a worker that an earlier daemon started, with the mount that it serves; `stored` is the connection
+    /// if the service manager kept it.
+    pub(crate) fn adopt(
+        house: &House,
+        place: &Place,
+        request: &LaunchRequest,
+        stored: Option<OwnedFd>,
+    ) -> Result<(Worker, fuse::Connection), AdoptError> {
+        let given_back = |stored| move |why: String| AdoptError { why, stored };
+        let (control, welcome) = match Link::connect(place.directory(), &place.socket_name(), Role::Control) {
+            Ok(connected) => connected,
+            Err(error) => return Err(given_back(stored)(error.to_string())),
+        };
+        let process = match Process::of_stranger(control.listener_pid) {
+            Ok(process) => process,
+            Err(error) => return Err(given_back(stored)(format!("pid {}: {error}", control.listener_pid))),
+        };
+        if welcome.key != request.key || welcome.version != VERSION || !welcome.serving {
+            process.end();
+            let why =
+                format!("it speaks version {}, serves {}: {}", welcome.version, welcome.key, welcome.serving);
+            return Err(given_back(stored)(why));
+        }
+        let mut worker = Worker { process, control, serving_since: Some(Instant::now()), broker: None };
+        let connection = match stored {
+            Some(fd) => fd,
+            None => match worker.control.ask(Request::GiveConnection, &[], 1, link::PROMPT) {
+                Ok((Reply::Connection, mut fds)) if fds.first().is_some_and(is_fuse_device) => fds.remove(0),
+                other => {
+                    worker.process.end();
+                    return Err(given_back(None)(format!("it did not give its connection: {other:?}")));
+                }
+            },
+        };
+        let connection = fuse::Connection::from_fd(connection);
+        worker.connect_broker(house, place, &connection);
+        Ok((worker, connection))
+    }
+
+    /// Ends the process if it has not ended, and says how it did.
+    pub(crate) fn end(mut self) -> Ending {
+        if let Some(broker) = self.broker.take() {
+            broker::shut_down(&broker);
+        }
+        if self.process.has_ended(Duration::ZERO) { self.process.reap() } else { self.process.end() }
+    }
+
+    /// Stops talking to the worker, which goes on serving.
+    pub(crate) fn leave(mut self) {
+        if let Some(broker) = self.broker.take() {
+            broker::shut_down(&broker);
+        }
+    }
+
+    /// Without a broker the worker serves without passthrough, so nothing here is an error.
+    fn connect_broker(&mut self, house: &House, place: &Place, connection: &fuse::Connection) {
+        let socket = match Link::connect(place.directory(), &place.socket_name(), Role::Broker) {
+            Ok((link, _)) => Arc::new(link.into_socket()),
+            Err(error) => {
+                tracing::warn!(%error, "the worker's broker connection failed; no passthrough");
+                return;
+            }
+        };
+        let Ok(connection) = connection.try_clone() else { return };
+        let owner = house.user.map_or_else(Uid::effective, |user| user.uid);
+        let kept = Arc::clone(&socket);
+        let serve = move || {
+            let backings = fuse::DeviceBackings::new(connection);
+            broker::answer_calls(&socket, &backings, owner);
+        };
+        let thread = std::thread::Builder::new().name("broker".to_owned()).stack_size(512 * 1024);
+        match thread.spawn(serve) {
+            Ok(_detached) => self.broker = Some(kept),
+            Err(error) => tracing::warn!(%error, "no thread for a broker; no passthrough"),
+        }
+    }
+}
+
+/// Whether the descriptor is /dev/fuse (misc device 10:229); a worker could send anything.
+fn is_fuse_device(fd: &OwnedFd) -> bool {
+    let fuse = nix::sys::stat::makedev(10, 229);
+    nix::sys::stat::fstat(fd).is_ok_and(|meta| meta.st_rdev == fuse)
+}
+
+/// A worker that could not be taken over; a stored connection comes back for the next one.
+#[derive(Debug)]
+pub(crate) struct AdoptError {
+    pub(crate) why: String,
+    pub(crate) stored: Option<OwnedFd>,
+}
+
+/// Why there is no serving worker.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The worker itself says why.
+    #[error(transparent)]
+    Refused(Fault),
+    /// It ended.
+    #[error("the worker {0} before it was ready: {1}")]
+    Ended(Ending, PacketError),
+    /// It took too long.
+    #[error("the worker was not ready in time: {0}")]
+    Slow(PacketError),
+    /// It answered nonsense.
+    #[error("the worker answered {0}")]
+    Protocol(String),
+    /// The host refused something.
+    #[error("{0}: {1}")]
+    Host(&'static str, io::Error),
+}
+
+impl StartError {
+    /// How the worker's life counts.
+    pub(crate) fn ending(&self) -> Ending {
+        match self {
+            StartError::Ended(ending, _) => *ending,
+            StartError::Refused(_) | StartError::Slow(_) | StartError::Protocol(_) | StartError::Host(..) => {
+                Ending::Unknown
+            }
+        }
+    }
+
+    /// The fault for the caller.
+    pub(crate) fn into_fault(self, request: &LaunchRequest) -> Fault {
+        let kind = match &self {
+            StartError::Refused(fault) => return fault.clone(),
+            StartError::Ended(..) | StartError::Protocol(_) => FaultKind::Internal,
+            StartError::Slow(_) => FaultKind::DeadlineExceeded,
+            StartError::Host(..) => FaultKind::Unavailable,
+        };
+        Fault::new(kind, "start worker", request.key.as_str(), format!("{self}; its log says more"))
+    }
+}
