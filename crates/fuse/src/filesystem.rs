@@ -133,7 +133,8 @@ pub struct Statfs {
 ///
 /// Methods run on the session's threads and must not wait for the network or other processes: whoever cannot answer at
 /// once moves the [`Reply`] elsewhere and returns. A reply that is dropped unanswered answers EIO. Errors are positive
-/// errno values. Every operation may come twice (FUSE_NOTIFY_RESEND) and must be safe to repeat.
+/// errno values. Every operation may come twice (FUSE_NOTIFY_RESEND) and must be safe to repeat. An answer that comes too late
+/// is taken back by `forget`, `release` or `releasedir` (see [`Reply`]), so nothing need be counted with care for that.
 pub trait FileSystem: Send + Sync + 'static {
     /// Finds `name` in `parent`. A found node's lookup count is one higher after the answer.
     fn lookup(&self, caller: Caller, parent: NodeId, name: &OsStr, reply: Reply<Entry>);

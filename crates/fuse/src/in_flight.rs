@@ -93,13 +93,13 @@ impl InFlight {
         }
     }
 
-    /// Looks again after the interrupts that had no effect yet; `true` if some still have none.
-    pub(crate) fn repeat_interrupts(&self) -> bool {
+    /// Looks again after the interrupts that had no effect yet; returns how many still have none.
+    pub(crate) fn repeat_interrupts(&self) -> usize {
         let mut waiting = std::mem::take(&mut *self.interrupts.lock());
         waiting.retain(|&(unique, since)| !self.interrupt_now(unique, since));
         let mut interrupts = self.interrupts.lock();
         interrupts.append(&mut waiting);
-        !interrupts.is_empty()
+        interrupts.len()
     }
 
     /// Whether there is nothing to be watched or waited for.

@@ -11,8 +11,15 @@ use parking_lot::{Condvar, Mutex};
 use crate::FileSystem;
 use crate::in_flight::{InFlight, Undo};
 
-/// How often the signals of a process are looked at that waits for an answer and got a signal that will not end it.
-const INTERRUPT_TICK: Duration = Duration::from_millis(20);
+/// How often to look at the signals of those who wait for an answer and got a signal that will not end them: each
+/// 20 ms, and if there are many so much less often that it takes some percent of one core at most (a look takes some
+/// 20 microseconds).
+fn interrupt_tick(watched: usize) -> Duration {
+    let watched = u32::try_from(watched).unwrap_or(u32::MAX);
+    Duration::from_micros(400)
+        .saturating_mul(watched)
+        .clamp(Duration::from_millis(20), Duration::from_secs(1))
+}
 
 /// Wakes the timer and those who wait for the last answer.
 #[derive(Debug, Default)]
@@ -89,7 +96,10 @@ pub(crate) fn run<F: FileSystem>(fs: &F, in_flight: &Arc<InFlight>, deadline: Du
             return;
         }
         in_flight.expire(deadline);
-        let tick = if in_flight.repeat_interrupts() { tick.min(INTERRUPT_TICK) } else { tick };
+        let tick = match in_flight.repeat_interrupts() {
+            0 => tick,
+            watched => tick.min(interrupt_tick(watched)),
+        };
         in_flight.bell.sleep(tick, || in_flight.is_quiet() && !over.load(Ordering::SeqCst));
     }
 }

@@ -1,7 +1,7 @@
 //! A server is killed, the next one goes on, and those who wait notice only the delay.
 
 use std::io::{BufRead, BufReader, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -102,4 +102,35 @@ fn a_listing_goes_on_after_its_server_died() {
     assert_eq!(rows, "rows 3000 names 3000");
     assert!(lister.wait().unwrap().success());
     second.kill();
+}
+
+#[test]
+fn servers_killed_again_and_again_are_not_noticed() {
+    const SCRIPT: &str = r#"
+        for round in 1 2 3; do
+            cmp "$1/direct" "$0" || exit 11
+            test "$(ls -l "$1/many" | wc -l)" = 3001 || exit 12
+            test "$(cat "$1/many/file-00017")" = x || exit 13
+            test "$(find "$1/many" -name 'file-*7' | wc -l)" = 300 || exit 14
+        done"#;
+    let Some(mounted) = mounted_with_resend() else { return };
+    let reference = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(reference.path(), MemoryFs::parked_content(0, FILE_BYTES as u32, FILE_BYTES)).unwrap();
+    let mut server = Server::start(&mounted.connection, "restless");
+    let arguments = ["-c", SCRIPT, reference.path().to_str().unwrap()];
+    let mut users: Vec<_> = (0..3).map(|_| User::spawn("sh", &arguments, mounted.path())).collect();
+    let (mut kills, until) = (0_u64, Instant::now() + Duration::from_secs(60));
+    while !users.iter_mut().all(|user| user.0.try_wait().unwrap().is_some()) {
+        assert!(Instant::now() < until, "the users hang after {kills} kills");
+        // Not to wait for anything: the moments of death shall differ.
+        std::thread::sleep(Duration::from_millis(20 + kills * 7919 % 60));
+        server.kill();
+        kills += 1;
+        server = Server::start(&mounted.connection, "restless+resend");
+    }
+    for user in &mut users {
+        let status = user.ends_within(MOMENT).unwrap();
+        assert!(status.success(), "{status:?} after {kills} kills: {}", user.complaint());
+    }
+    eprintln!("{kills} kills");
 }

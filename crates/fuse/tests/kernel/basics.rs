@@ -4,16 +4,19 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use nix::sys::stat::{Mode, SFlag};
+
 use fuse::{Connection, FileSystem, MountOptions, OpenMode, SessionConfig};
 
 use crate::memory_fs::{Body, MemoryFs};
 use crate::mounted::{Mounted, eventually};
+use crate::roles;
 
 fn file(content: &[u8]) -> Body {
     Body::File { content: content.to_vec(), mode: OpenMode::Cached }
@@ -165,6 +168,12 @@ fn the_kernel_offers_what_we_build_on() {
     let negotiated = mounted.connection.negotiated().unwrap();
     assert!(negotiated.abi >= (7, 31), "{negotiated:?}");
     assert!(negotiated.readdirplus, "{negotiated:?}");
+    // Where the kernel tells the device number in fdinfo, it is the same.
+    let fd = mounted.connection.try_clone().unwrap().into_fd();
+    let adopted = Connection::from_fd(fd);
+    eprintln!("{negotiated:?} {:?}", adopted.device_number());
+    assert!(adopted.device_number().is_none_or(|number| Some(number) == mounted.connection.device_number()));
+    assert!(mounted.connection.device_number().is_some());
 }
 
 #[test]
@@ -190,4 +199,25 @@ fn the_way_of_ordinary_users_mounts_and_unmounts() {
     drop(guard);
     session.wait();
     assert!(!directory.path().join("hello").exists());
+}
+
+#[test]
+fn an_ordinary_user_mounts_through_fusermount3() {
+    for program in ["fusermount3", "unshare", "setpriv"] {
+        if std::process::Command::new(program).arg("--version").output().is_err() {
+            return eprintln!("skipped: there is no {program}");
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (mountpoint, device) = (directory.path().join("mountpoint"), directory.path().join("fuse"));
+    fs::create_dir(&mountpoint).unwrap();
+    std::os::unix::fs::chown(&mountpoint, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let number = nix::sys::stat::makedev(10, 229);
+    nix::sys::stat::mknod(&device, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), number).unwrap();
+    fs::set_permissions(&device, fs::Permissions::from_mode(0o666)).unwrap();
+    let output = roles::ordinary_user(&mountpoint, &device);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("unmounted"), "{said}\n{complaint}");
 }

@@ -9,15 +9,19 @@ use fuse::{NodeId, OpenMode, SessionConfig};
 
 use crate::memory_fs::{Body, MemoryFs};
 use crate::mounted::{Mounted, eventually};
+use crate::roles;
 
 const FILES: u64 = 3000;
 
-/// A directory `many` of 3000 files, node ids from 100.
+/// A directory `many` of 3000 files, node ids from 100, and a file `direct`.
 pub(crate) fn many() -> MemoryFs {
     let names: BTreeMap<_, _> =
         (0..FILES).map(|n| (OsString::from(format!("file-{n:05}")), NodeId(100 + n))).collect();
     let nodes: Vec<_> = names.values().copied().collect();
-    let fs = MemoryFs::new(vec![("many", Body::Directory(names))]);
+    let fs = MemoryFs::new(vec![
+        ("many", Body::Directory(Arc::new(names))),
+        ("direct", Body::Parked { size: roles::FILE_BYTES, mode: OpenMode::Direct }),
+    ]);
     for node in nodes {
         fs.set(node, Body::File { content: b"x".to_vec(), mode: OpenMode::Cached });
     }

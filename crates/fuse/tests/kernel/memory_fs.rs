@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -34,7 +35,7 @@ pub(crate) enum Body {
         content: Vec<u8>,
     },
     Symlink(Vec<u8>),
-    Directory(BTreeMap<OsString, NodeId>),
+    Directory(Arc<BTreeMap<OsString, NodeId>>),
     /// Lookups of it are parked.
     ParkedLookup,
     /// Opens of it are parked.
@@ -62,6 +63,8 @@ pub(crate) struct MemoryFs {
     changed: Condvar,
     next_handle: AtomicU64,
     pub(crate) mtime: Mutex<SystemTime>,
+    /// How long the kernel may keep names and attributes.
+    pub(crate) ttl: Duration,
     /// Answer parked reads at once (a healthy successor).
     pub(crate) healthy: bool,
     /// Say on standard output that a request is parked.
@@ -77,13 +80,14 @@ impl MemoryFs {
             root.insert(OsString::from(name), NodeId(id));
             nodes.insert(NodeId(id), body);
         }
-        nodes.insert(NodeId::ROOT, Body::Directory(root));
+        nodes.insert(NodeId::ROOT, Body::Directory(Arc::new(root)));
         Self {
             nodes: Mutex::new(nodes),
             seen: Mutex::default(),
             changed: Condvar::new(),
             next_handle: AtomicU64::new(1),
             mtime: Mutex::new(SystemTime::UNIX_EPOCH + Duration::new(1_600_000_000, 123_456_789)),
+            ttl: TTL,
             healthy: false,
             announces: false,
         }
@@ -153,7 +157,7 @@ impl MemoryFs {
 
     fn entry(&self, node: NodeId) -> Entry {
         let attr = self.attr(node);
-        Entry { node: attr.map(|attr| (node, attr)), entry_ttl: TTL, attr_ttl: TTL }
+        Entry { node: attr.map(|attr| (node, attr)), entry_ttl: self.ttl, attr_ttl: self.ttl }
     }
 
     fn handle(&self) -> u64 {
@@ -181,7 +185,7 @@ impl FileSystem for MemoryFs {
         self.note(|seen| seen.names_looked_up.push(name.to_owned()));
         let Some(Body::Directory(children)) = self.body(parent) else { return reply.error(libc::ENOTDIR) };
         let Some(&node) = children.get(name) else {
-            return reply.ok(Entry { node: None, entry_ttl: TTL, attr_ttl: TTL });
+            return reply.ok(Entry { node: None, entry_ttl: self.ttl, attr_ttl: self.ttl });
         };
         let entry = self.entry(node);
         let parked = !self.healthy && matches!(self.body(node), Some(Body::ParkedLookup));
@@ -200,7 +204,7 @@ impl FileSystem for MemoryFs {
     fn getattr(&self, _: Caller, node: NodeId, reply: Reply<(Attr, Duration)>) {
         self.note(|seen| seen.getattrs += 1);
         match self.attr(node) {
-            Some(attr) => reply.ok((attr, TTL)),
+            Some(attr) => reply.ok((attr, self.ttl)),
             None => reply.error(libc::ESTALE),
         }
     }
@@ -268,10 +272,12 @@ impl FileSystem for MemoryFs {
     ) {
         self.note(|seen| seen.readdir_calls += 1);
         let Some(Body::Directory(children)) = self.body(node) else { return reply.error(libc::ENOTDIR) };
-        let dots = [(OsString::from("."), node), (OsString::from(".."), NodeId::ROOT)];
-        for (next, (name, child)) in (1..).zip(dots.into_iter().chain(children)).skip(offset as usize) {
+        let (here, above) = (OsString::from("."), OsString::from(".."));
+        let dots = [(&here, node), (&above, NodeId::ROOT)].into_iter();
+        let rows = dots.chain(children.iter().map(|(name, &child)| (name, child)));
+        for (next, (name, child)) in (1..).zip(rows).skip(offset as usize) {
             let attr = self.attr(child).unwrap();
-            let row = DirEntry { name: &name, ino: attr.ino, kind: attr.kind, next };
+            let row = DirEntry { name, ino: attr.ino, kind: attr.kind, next };
             let fits = if plus { buffer.push_plus(row, self.entry(child)) } else { buffer.push(row) };
             if !fits {
                 break;

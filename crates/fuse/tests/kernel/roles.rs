@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use fuse::{Connection, OpenMode, Session, SessionConfig};
+use fuse::{Connection, MountOptions, OpenMode, Session, SessionConfig};
 
 use crate::listing::many;
 use crate::memory_fs::{Body, MemoryFs};
@@ -27,7 +28,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Its standard input is the connection. `what` is `stuck`, `healthy` or `many`, with `+resend`.
+    /// Its standard input is the connection. `what` is `stuck`, `healthy`, `many` or `restless`
+    /// (which lets the kernel cache nothing), with `+resend`.
     pub(crate) fn start(connection: &Connection, what: &str) -> Self {
         let fd: OwnedFd = connection.as_fd().try_clone_to_owned().unwrap();
         let mut process = run_again("server", what).stdin(fd).stdout(Stdio::piped()).spawn().unwrap();
@@ -66,6 +68,7 @@ fn play() {
     let argument = std::env::var("FUSE_TEST_ARGUMENT").unwrap();
     match role.as_str() {
         "server" => serve(&argument),
+        "ordinary-user" => mount_as_ordinary_user(Path::new(&argument)),
         "handler" => read_with_handlers(Path::new(&argument)),
         "lister" => list(Path::new(&argument)),
         other => panic!("no role {other}"),
@@ -77,18 +80,51 @@ fn serve(what: &str) {
     let connection = Connection::from_fd(fd);
     let (kind, resend) = what.strip_suffix("+resend").map_or((what, false), |kind| (kind, true));
     let mut fs = match kind {
-        "many" => many(),
+        "many" | "restless" => many(),
         _ => MemoryFs::new(vec![
             ("direct", Body::Parked { size: FILE_BYTES, mode: OpenMode::Direct }),
             ("cached", Body::Parked { size: FILE_BYTES, mode: OpenMode::Cached }),
             ("lookup", Body::ParkedLookup),
         ]),
     };
-    fs.healthy = kind == "healthy";
+    fs.healthy = kind != "stuck";
+    if kind == "restless" {
+        fs.ttl = Duration::ZERO;
+    }
     fs.announces = true;
     let session =
         Session::start(Arc::new(fs), connection, SessionConfig { resend, ..SessionConfig::default() });
     session.unwrap().wait();
+}
+
+/// Mounts through fusermount3 as user 65534, reads a file, unmounts. /dev/fuse is as usual distributions have it (open to
+/// all), in a mount namespace of its own.
+pub(crate) fn ordinary_user(mountpoint: &Path, device: &Path) -> Output {
+    let inner = run_again("ordinary-user", mountpoint.to_str().unwrap());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec"]);
+    command
+        .arg("mount --bind \"$0\" /dev/fuse; exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\"");
+    command.arg(device).arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.output().unwrap()
+}
+
+fn mount_as_ordinary_user(mountpoint: &Path) {
+    let mut options = MountOptions::new(mountpoint, "test");
+    options.allow_other = false;
+    let (connection, guard) = Connection::mount_unprivileged(&options).unwrap();
+    println!("\n{:?}", connection.negotiated());
+    let content = b"hello".to_vec();
+    let fs = MemoryFs::new(vec![("file", Body::File { content: content.clone(), mode: OpenMode::Cached })]);
+    let session = Session::start(Arc::new(fs), connection, SessionConfig::default()).unwrap();
+    assert_eq!(std::fs::read(mountpoint.join("file")).unwrap(), content);
+    let held = std::fs::File::open(mountpoint.join("file")).unwrap();
+    drop(guard); // also while a file is open
+    drop(held);
+    session.wait();
+    assert!(!mountpoint.join("file").exists());
+    println!("\nunmounted");
 }
 
 /// A process with handlers for SIGUSR1 and SIGINT that reads a file past the page cache: says `thread` and its id, reads

@@ -20,6 +20,20 @@ fn unmounting_ends_the_session() {
 }
 
 #[test]
+fn aborting_ends_the_session_and_tells_its_workers() {
+    let fs = Arc::new(MemoryFs::new(vec![("file", Body::Parked { size: 4096, mode: OpenMode::Direct })]));
+    let (mounted, session) = Mounted::serve(&fs, SessionConfig::default());
+    let mut user = User::spawn("cat", &[], &mounted.file("file"));
+    fs.await_seen("the read", |seen| !seen.parked_reads.is_empty());
+    let flags = nix::mount::MntFlags::MNT_FORCE | nix::mount::MntFlags::MNT_DETACH;
+    nix::mount::umount2(mounted.path(), flags).unwrap();
+    assert!(!user.ends_within(Duration::from_secs(5)).unwrap().success());
+    session.wait();
+    fs.with_seen(|seen| assert!(seen.parked_reads.iter().all(|(_, _, reply)| reply.is_answered())));
+    assert!(session.stop());
+}
+
+#[test]
 fn an_idle_session_stops_at_once_and_another_goes_on() {
     let content = b"still here".to_vec();
     let body = Body::File { content: content.clone(), mode: OpenMode::Direct };
