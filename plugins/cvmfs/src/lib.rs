@@ -7,11 +7,16 @@
 //! - [`publish`]: the repository writer and a server for what it writes.
 //! - [`client`]: configuration, trust, objects, catalogs. No FUSE in it.
 //! - [`fs`]: the file system over it.
+//! - [`backend`]: the storage plugin as the registry sees it; [`options`] is what users type, [`identity`] which volumes
+//!   share a mount.
 //! - [`payload`]: what the daemon, which reads the configuration, hands to a worker, which may not.
 
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod client;
 pub mod fs;
+pub mod identity;
+pub mod options;
 pub mod payload;
 pub mod publish;

@@ -245,7 +245,7 @@ impl Pattern {
                 _ if escaped && c.is_ascii_alphanumeric() => return Err(unsupported(c)),
                 '^' if !escaped && current.steps.is_empty() => current.at_start = true,
                 '$' if !escaped && (chars.peek().is_none() || chars.peek() == Some(&'|')) => {
-                    current.at_end = true
+                    current.at_end = true;
                 }
                 '[' if !escaped => return Err(unsupported(c)),
                 '.' if !escaped => current.steps.push((None, false)),
