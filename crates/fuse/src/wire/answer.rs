@@ -23,7 +23,7 @@ pub(crate) fn header(unique: u64, error: i32, payload: usize) -> [u8; OUT_HEADER
 pub(crate) fn entry(entry: &Entry) -> [u8; ENTRY_BYTES] {
     let mut out = Struct::<ENTRY_BYTES>::new();
     out.u64(entry.node.map_or(0, |(NodeId(id), _)| id)).u64(0);
-    out.u64(entry.entry_ttl.as_secs()).u64(entry.attr_ttl.as_secs());
+    out.u64(ttl_seconds(entry.entry_ttl)).u64(ttl_seconds(entry.attr_ttl));
     out.u32(entry.entry_ttl.subsec_nanos()).u32(entry.attr_ttl.subsec_nanos());
     match &entry.node {
         Some((_, attr)) => out.attr(attr),
@@ -35,7 +35,7 @@ pub(crate) fn entry(entry: &Entry) -> [u8; ENTRY_BYTES] {
 /// struct fuse_attr_out
 pub(crate) fn attributes(attr: &Attr, ttl: Duration) -> [u8; 16 + ATTR_BYTES] {
     let mut out = Struct::<{ 16 + ATTR_BYTES }>::new();
-    out.u64(ttl.as_secs()).u32(ttl.subsec_nanos()).u32(0).attr(attr);
+    out.u64(ttl_seconds(ttl)).u32(ttl.subsec_nanos()).u32(0).attr(attr);
     out.done()
 }
 
@@ -146,6 +146,11 @@ impl<const N: usize> Struct<N> {
     fn done(self) -> [u8; N] {
         self.bytes
     }
+}
+
+/// Whole seconds of a time to live. The kernel computes with signed seconds and jiffies; a century is for ever.
+fn ttl_seconds(ttl: Duration) -> u64 {
+    ttl.as_secs().min(100 * 365 * 24 * 3600)
 }
 
 /// Seconds (two's complement when before 1970, as the kernel takes them) and nanoseconds (always positive).
