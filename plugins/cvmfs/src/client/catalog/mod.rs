@@ -51,3 +51,6 @@ pub struct Located {
     /// The entry.
     pub dirent: Dirent,
 }
+
+#[cfg(test)]
+mod tests;
