@@ -201,12 +201,21 @@ impl Catalog {
         path: &[u8],
         content: &FileContent,
     ) -> Result<Result<Vec<Chunk>, BadEntry>, CatalogFileError> {
+        let chunks = self.chunks_of(PathHash::of(path), content)?;
         let name = path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
-        let bad = |reason| Ok(Err(BadEntry { name, reason }));
+        Ok(chunks.map_err(|bad| BadEntry { name, ..bad }))
+    }
+
+    /// As [`chunks`](Self::chunks), by the path's hash.
+    pub(crate) fn chunks_of(
+        &self,
+        hash: PathHash,
+        content: &FileContent,
+    ) -> Result<Result<Vec<Chunk>, BadEntry>, CatalogFileError> {
+        let bad = |reason| Ok(Err(BadEntry { name: None, reason }));
         let Some(columns) = &self.chunks else {
             return bad("it is in chunks, but its catalog has no table of them");
         };
-        let hash = PathHash::of(path);
         let mut index = IndexCursor::new(&self.database, columns.index);
         let mut table = TableCursor::new(&self.database, columns.root);
         let mut chunks = Vec::new();
@@ -288,6 +297,7 @@ impl Catalog {
 pub(crate) struct ScannedRow {
     pub(crate) path: PathHash,
     pub(crate) parent: PathHash,
+    pub(crate) name: Vec<u8>,
     pub(crate) entry: Result<Dirent, BadEntry>,
 }
 
@@ -312,13 +322,13 @@ impl Scan<'_> {
             let path = PathHash { high, low };
             let rows = &self.catalog.rows;
             let is_root = path == PathHash::of(b"");
-            let Some((_, parent)) =
+            let Some((name, parent)) =
                 rows.name_and_parent(&record).filter(|(name, _)| is_root || is_name(name))
             else {
                 continue;
             };
             let entry = rows.entry(&record, is_root).map(|(_, dirent)| dirent);
-            return Ok(Some(ScannedRow { path, parent, entry }));
+            return Ok(Some(ScannedRow { path, parent, name, entry }));
         }
         Ok(None)
     }
