@@ -1,0 +1,1 @@
+//! Stories that once went wrong, as the model found and shrank them.
