@@ -5,7 +5,6 @@
 
 pub mod daemon;
 pub mod engine;
-pub mod podman;
 pub mod process;
 pub mod site;
 pub mod wait;

@@ -34,8 +34,6 @@ mod table;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod scenarios;
 
 pub use config::RegistryConfig;

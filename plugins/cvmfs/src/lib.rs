@@ -9,7 +9,6 @@
 //! - [`fs`]: the file system over it.
 //! - [`backend`]: the storage plugin as the registry sees it; [`options`] is what users type, [`identity`] which volumes
 //!   share a mount.
-//! - [`fuzz`]: every parser of outside bytes behind one kind of function.
 //! - [`payload`]: what the daemon, which reads the configuration, hands to a worker, which may not.
 
 #![forbid(unsafe_code)]
@@ -17,8 +16,8 @@
 pub mod backend;
 pub mod client;
 pub mod fs;
-pub mod fuzz;
 pub mod identity;
 pub mod options;
 pub mod payload;
 pub mod publish;
+pub mod worker;

@@ -3,7 +3,6 @@
 mod checkout;
 mod client;
 mod cycle;
-mod forged;
 mod format;
 mod random;
 

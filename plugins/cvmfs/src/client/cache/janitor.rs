@@ -20,8 +20,6 @@ use super::store::{Store, disk_bytes};
 
 /// How long a sum may stay pending, and evicted files open.
 const TICK: Duration = Duration::from_secs(10);
-/// Pause after an eviction.
-const BREATH: Duration = Duration::from_millis(20);
 /// A lock file younger than this may be about to be locked.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Age classes: 32 for each doubling of the age in milliseconds.
@@ -33,8 +31,7 @@ pub(super) struct Bell {
     wishes: Mutex<Wishes>,
     rung: Condvar,
     stopped: AtomicBool,
-    /// The janitor sleeps without a tick.
-    idle: AtomicBool,
+    pending: AtomicBool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -61,9 +58,9 @@ impl Bell {
         self.ring(|wishes| wishes.count = true);
     }
 
-    /// Something waits to be told to the ledger: makes an idle janitor look once per tick again.
+    /// Something waits to be told to the ledger. Wakes the janitor out of its longest sleep once per tick.
     pub(super) fn pending(&self) {
-        if self.idle.load(Ordering::Relaxed) {
+        if !self.pending.swap(true, Ordering::Relaxed) {
             self.ring(|_| {});
         }
     }
@@ -93,11 +90,7 @@ impl Bell {
                 Some(limit) => {
                     self.rung.wait_for(&mut wishes, limit);
                 }
-                None => {
-                    self.idle.store(true, Ordering::Relaxed);
-                    self.rung.wait(&mut wishes);
-                    self.idle.store(false, Ordering::Relaxed);
-                }
+                None => self.rung.wait(&mut wishes),
             }
         }
         std::mem::take(&mut *wishes)
@@ -115,10 +108,9 @@ fn run(store: &Store) {
     while !store.bell.is_stopped() {
         let wishes = store.bell.wait(limit);
         count |= wishes.count;
+        store.bell.pending.store(false, Ordering::Relaxed);
         store.ledger.flush();
-        if !wishes.any {
-            store.recent.close_unlinked();
-        }
+        store.recent.close_unlinked();
         if store.bell.is_stopped() {
             return;
         }
@@ -135,8 +127,6 @@ fn run(store: &Store) {
             if done {
                 count = false;
             }
-            // Whoever stores over the quota rings for every object.
-            thread::sleep(BREATH);
         }
         // Open objects may be evicted by another process; nothing open and nothing pending needs no tick.
         let idle = done && !store.ledger.is_pending() && store.recent.len() == 0;

@@ -1,7 +1,5 @@
 //! Catalogs: the directory entries of a repository.
 
-#[cfg(test)]
-pub(crate) mod builder;
 mod columns;
 mod dirent;
 mod error;
@@ -16,7 +14,7 @@ mod store;
 pub use dirent::{BadEntry, Dirent, FileContent, Kind, MountPoint, Mtime, NAME_MAX, PATH_MAX};
 pub use error::{CatalogError, Tried};
 pub use file::{Catalog, CatalogFileError, Properties};
-pub(crate) use file::{Scan, ScannedRow, is_path};
+pub(crate) use file::{ScannedRow, is_path};
 pub use nested::Nested;
 pub use reference::CatalogRef;
 pub use sqlite::DatabaseFile;
@@ -53,6 +51,3 @@ pub struct Located {
     /// The entry.
     pub dirent: Dirent,
 }
-
-#[cfg(test)]
-mod tests;

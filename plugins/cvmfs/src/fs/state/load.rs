@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::catalogs::Catalog;
 use super::extents::{Extent, Extents};
+use super::notes::Note;
 use super::opens::Handle;
 use super::record::{self, Head, Record, SLOT_BYTES};
 use super::{Loaded, Node, State, offset};
@@ -28,8 +29,11 @@ pub enum LoadError {
 struct Found {
     nodes: Vec<(u64, Node)>,
     handles: Vec<(Extent, Handle)>,
+    notes: HashMap<Vec<u8>, Note>,
     catalogs: HashMap<u32, Catalog>,
     free: Vec<Extent>,
+    /// Notes that were replaced, but not freed.
+    outdated: Vec<Extent>,
     torn: usize,
     end: u32,
 }
@@ -51,6 +55,10 @@ impl State {
         for extent in found.free {
             self.extents.lock().give_back(extent);
         }
+        for extent in found.outdated {
+            self.free(extent)?;
+        }
+        *self.notes.lock() = found.notes;
         let mut torn = found.torn;
         let mut catalogs = found.catalogs;
         let mut refer = |slot: u32| catalogs.get_mut(&slot).map(|entry| *entry.refs.get_mut() += 1).is_some();
@@ -166,6 +174,20 @@ impl Found {
             }
             Some(Record::Handle { node, catalog, generation }) => {
                 self.handles.push((extent, Handle { node, catalog, generation }));
+            }
+            Some(Record::Note { generation, name, value }) => {
+                let note = Note { value: value.to_vec(), generation, extent };
+                let older = match self.notes.remove(name) {
+                    Some(other) if other.generation > generation => {
+                        self.notes.insert(name.to_vec(), other);
+                        Some(note)
+                    }
+                    other => {
+                        self.notes.insert(name.to_vec(), note);
+                        other
+                    }
+                };
+                self.outdated.extend(older.map(|note| note.extent));
             }
             Some(Record::Node { .. }) | None => {
                 self.torn += 1;

@@ -9,7 +9,7 @@
 //! slot 0       magic "VPNODES\n" | version u32 | bytes of a slot u32 | zero
 //! slot 1..     records, each of one or more slots of 64 bytes, one after the other:
 //!
-//!   0  kind u8 (0 unused, 1 free, 2 catalog, 3 node, 4 directory handle)
+//!   0  kind u8 (0 unused, 1 free, 2 catalog, 3 node, 4 directory handle, 5 note)
 //!   1  zero u8
 //!   2  slots u16, at least 1 (of kind 0: one slot whatever it says)
 //!   4  checksum u32: BLAKE3 of (slot number, bytes 0..4, all fixed bytes from 8 on)
@@ -19,6 +19,7 @@
 //!                     16 lookups u64 | catalog slot u32 | opens u32 | backing id u32 | I/O mode u8   (these change)
 //!                     37 zero u8 | path length u16 | key [16] | path bytes                           (fixed)
 //!   directory handle   8 node id u64 | catalog slot u32 | generation u32 (fixed)
+//!   note               8 generation u64 | length of name u16 | length of value u16 | name | value (fixed)
 //! ```
 //!
 //! # Why a kill at any instant does no harm
@@ -32,6 +33,7 @@
 //! - *Counts* change by one small `pwrite`, before the answer with which the kernel counts as well. So the recorded
 //!   count is never below the kernel's: at worst a node stays until unmount because its answer never went out.
 //! - A *freed* record gets a head of kind "free" before its extent can be used again.
+//! - A *note* that replaces another is written before that is freed; of two with one name the later generation counts.
 //! - At the end of the file, a record that is cut off is the end.
 //!
 //! # In memory
@@ -43,6 +45,7 @@
 mod catalogs;
 mod extents;
 mod load;
+mod notes;
 mod opens;
 mod record;
 
@@ -61,6 +64,7 @@ use parking_lot::{Mutex, RwLock};
 use self::catalogs::Catalogs;
 use self::extents::{Extent, Extents};
 pub use self::load::LoadError;
+use self::notes::Note;
 use self::opens::Handle;
 use self::record::{Record, SLOT_BYTES};
 
@@ -138,6 +142,7 @@ pub struct State {
     catalogs: RwLock<Catalogs>,
     handles: Mutex<HashMap<u32, Handle>>,
     next_generation: AtomicU32,
+    notes: Mutex<HashMap<Vec<u8>, Note>>,
     extents: Mutex<Extents>,
     /// Ids of nodes whose first id was taken by another key; practically always empty.
     displaced: Mutex<HashMap<NodeKey, u64>>,
@@ -172,6 +177,7 @@ impl State {
             catalogs: RwLock::default(),
             handles: Mutex::default(),
             next_generation: AtomicU32::new(1),
+            notes: Mutex::default(),
             extents: Mutex::new(Extents::new(1)),
             displaced: Mutex::default(),
             displaced_count: AtomicUsize::new(0),
@@ -309,6 +315,19 @@ impl State {
             self.open_files.fetch_sub(1, Ordering::Relaxed);
         }
         Ok((node.opens > 0).then_some(node.mode))
+    }
+
+    /// Calls `with` for every node with its id, path and catalog, without a lock held; nodes that come or go meanwhile may be
+    /// missed.
+    pub fn each(&self, mut with: impl FnMut(u64, &[u8], &[u8])) {
+        for shard in &self.shards {
+            let ids: Vec<u64> = shard.lock().keys().copied().collect();
+            for id in ids {
+                if let Some(view) = self.get(id) {
+                    with(id, &view.path, &view.catalog);
+                }
+            }
+        }
     }
 
     /// How many nodes the kernel knows (the root not counted).

@@ -8,6 +8,7 @@ pub(super) const COUNTS_AT: usize = 16;
 const COUNTS_BYTES: usize = 21;
 const NODE_FIXED: usize = 56;
 const CATALOG_FIXED: usize = 10;
+const NOTE_FIXED: usize = 20;
 const MAGIC: &[u8; 8] = b"VPNODES\n";
 const VERSION: u32 = 1;
 
@@ -16,6 +17,7 @@ const FREE: u8 = 1;
 const CATALOG: u8 = 2;
 const NODE: u8 = 3;
 const HANDLE: u8 = 4;
+const NOTE: u8 = 5;
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,7 @@ pub(super) enum Record<'a> {
     Catalog { name: &'a [u8] },
     Node { id: u64, lookups: u64, catalog: u32, opens: u32, mode: IoMode, key: NodeKey, path: &'a [u8] },
     Handle { node: u64, catalog: u32, generation: u32 },
+    Note { generation: u64, name: &'a [u8], value: &'a [u8] },
 }
 
 /// The first eight bytes of a record.
@@ -42,6 +45,10 @@ pub(super) fn node_slots(path_bytes: usize) -> u16 {
 
 pub(super) fn catalog_slots(name_bytes: usize) -> u16 {
     slots(CATALOG_FIXED + name_bytes)
+}
+
+pub(super) fn note_slots(bytes: usize) -> u16 {
+    slots(NOTE_FIXED + bytes)
 }
 
 fn slots(bytes: usize) -> u16 {
@@ -70,7 +77,7 @@ pub(super) fn head(slot: &[u8; SLOT_BYTES]) -> Head {
     match slot[0] {
         UNUSED => Head::Free(1),
         FREE if slots > 0 => Head::Free(slots),
-        CATALOG | NODE | HANDLE if slots > 0 => Head::Used(slots),
+        CATALOG | NODE | HANDLE | NOTE if slots > 0 => Head::Used(slots),
         _ => Head::Unknown,
     }
 }
@@ -115,6 +122,15 @@ impl Record<'_> {
                 bytes[8..16].copy_from_slice(&node.to_le_bytes());
                 bytes[16..20].copy_from_slice(&catalog.to_le_bytes());
                 bytes[20..24].copy_from_slice(&generation.to_le_bytes());
+            }
+            Record::Note { generation, name, value } => {
+                bytes[0] = NOTE;
+                bytes[8..16].copy_from_slice(&generation.to_le_bytes());
+                bytes[16..18].copy_from_slice(&length(name));
+                bytes[18..20].copy_from_slice(&length(value));
+                let (name_end, end) = (NOTE_FIXED + name.len(), NOTE_FIXED + name.len() + value.len());
+                bytes[NOTE_FIXED..name_end].copy_from_slice(name);
+                bytes[name_end..end].copy_from_slice(value);
             }
         }
         let sum = checksum(extent.start, &bytes);
@@ -174,6 +190,15 @@ pub(super) fn decode(start: u32, bytes: &[u8]) -> Option<Record<'_>> {
             })
         }
         HANDLE => Some(Record::Handle { node: u64_at(8), catalog: u32_at(16), generation: u32_at(20) }),
+        NOTE => {
+            let name_end = NOTE_FIXED + usize::from(u16_at(16));
+            let value_end = name_end + usize::from(u16_at(18));
+            Some(Record::Note {
+                generation: u64_at(8),
+                name: bytes.get(NOTE_FIXED..name_end)?,
+                value: bytes.get(name_end..value_end)?,
+            })
+        }
         _ => None,
     }
 }

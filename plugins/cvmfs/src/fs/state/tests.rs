@@ -39,12 +39,16 @@ fn the_next_worker_finds_nodes_catalogs_handles_and_modes() {
     let handle = state.open_directory(1, b"catalog one").unwrap();
     let gone = state.open_directory(a, b"catalog three").unwrap();
     state.close_directory(a, gone).unwrap();
+    state.set_note(b"revision", b"5").unwrap();
+    state.set_note(b"other", b"").unwrap();
+    state.set_note(b"revision", b"6").unwrap();
     drop(state);
 
     let (state, loaded) = State::open(file).unwrap();
     assert_eq!(loaded, Loaded { nodes: 2, torn: 0 });
     let view = state.get(b).unwrap();
     assert_eq!((&view.path[..], &view.catalog[..], view.key), (&long[..], &b"catalog two"[..], key(2)));
+    assert_eq!(state.note(b"revision").as_deref(), Some(&b"6"[..]));
     assert_eq!(state.join_open(b).unwrap(), Some(IoMode::Passthrough(7)));
     assert_eq!(state.directory(1, handle).as_deref(), Some(&b"catalog one"[..]));
     assert_eq!(state.directory(a, handle), None);
@@ -171,6 +175,7 @@ enum Step {
     Close(u32),
     OpenDirectory(u32, u8),
     CloseDirectory(usize),
+    Note(u8),
     Restart,
 }
 
@@ -182,6 +187,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..12_u32).prop_map(Step::Close),
         1 => (0..12_u32, 0..4_u8).prop_map(|(n, c)| Step::OpenDirectory(n, c)),
         1 => (0..4_usize).prop_map(Step::CloseDirectory),
+        1 => any::<u8>().prop_map(Step::Note),
         1 => Just(Step::Restart),
     ]
 }
@@ -192,6 +198,7 @@ struct Model {
     /// Key number: lookups, path length, opens, mode.
     nodes: BTreeMap<u32, (u64, usize, u32, IoModeOption)>,
     handles: Vec<(u64, u64, u8)>,
+    note: Option<u8>,
 }
 
 type IoModeOption = Option<IoMode>;
@@ -226,6 +233,8 @@ fn check(state: &State, before: &Model, after: &Model) -> Result<(), TestCaseErr
             None => prop_assert!(!after.handles.iter().any(|open| open.1 == *handle)),
         }
     }
+    let note = state.note(b"note").map(|value| value[0]);
+    prop_assert!(note == before.note || note == after.note, "{note:?}");
     prop_assert!(state.nodes() <= before.nodes.len() + 1);
     Ok(())
 }
@@ -275,6 +284,10 @@ fn apply(state: &State, model: &mut Model, step: &Step) {
                 let (node, handle, _) = model.handles.remove(index);
                 state.close_directory(node, handle).unwrap();
             }
+        }
+        Step::Note(value) => {
+            state.set_note(b"note", &vec![value; 1 + usize::from(value) * 9]).unwrap();
+            model.note = Some(value);
         }
         Step::Restart => {}
     }
