@@ -141,31 +141,40 @@ impl<'scene> Engine<'scene> {
     }
 
     fn import_image(&self) {
-        let root = self.scene.path("image");
-        fs::create_dir_all(root.join("bin")).expect("the scene is ours");
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-        for name in [
-            "sh",
-            "cat",
-            "ls",
-            "sleep",
-            "stat",
-            "sha256sum",
-            "find",
-            "true",
-            "dd",
-            "readlink",
-            "head",
-            "echo",
-            "touch",
-        ] {
-            symlink("busybox", root.join("bin").join(name)).expect("the scene is ours");
-        }
-        let tar = self.scene.path("image.tar");
-        process::run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."));
-        let tar = tar.to_str().expect("temporary paths are UTF-8").to_owned();
-        self.docker(&["import", "-c", "CMD [\"/bin/sh\"]", &tar, IMAGE]);
+        let tar = image_archive(self.scene);
+        let tar = tar.to_str().expect("temporary paths are UTF-8");
+        self.docker(&["import", "-c", "CMD [\"/bin/sh\"]", tar, IMAGE]);
     }
+}
+
+/// The test image's file system as a tar archive: busybox and its names, made without a registry.
+///
+/// # Panics
+/// When busybox-static is not installed.
+pub fn image_archive(scene: &Scene) -> PathBuf {
+    let root = scene.path("image");
+    fs::create_dir_all(root.join("bin")).expect("the scene is ours");
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+    for name in [
+        "sh",
+        "cat",
+        "ls",
+        "sleep",
+        "stat",
+        "sha256sum",
+        "find",
+        "true",
+        "dd",
+        "readlink",
+        "head",
+        "echo",
+        "touch",
+    ] {
+        symlink("busybox", root.join("bin").join(name)).expect("the scene is ours");
+    }
+    let tar = scene.path("image.tar");
+    process::run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."));
+    tar
 }
 
 impl Drop for Engine<'_> {

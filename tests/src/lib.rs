@@ -5,6 +5,7 @@
 
 pub mod daemon;
 pub mod engine;
+pub mod podman;
 pub mod process;
 pub mod site;
 pub mod wait;

@@ -126,7 +126,7 @@ fn deliver_statfs(ticket: &Ticket, _: Form, statfs: Statfs) {
     ticket.answer(&answer::statfs(&statfs), &[], || None);
 }
 
-// An empty target passes: `readlink` of a symlink whose variables expand to nothing shows nothing, as with the C++ client.
+// An empty target passes: a symlink whose variables expand to nothing reads as nothing, as with the C++ client.
 fn deliver_target(ticket: &Ticket, form: Form, target: Vec<u8>) {
     let fits = matches!(form, Form::AtMost(most) if target.len() <= most as usize);
     if target.contains(&0) || !fits {

@@ -19,7 +19,7 @@ use crate::mountinfo::{DeviceId, MountEntry, MountInfoError, MountTable};
 /// A mount of the file system in question that would stay if our own went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
-    /// Inode number of the mount namespace (`mnt:[…]`).
+    /// Inode number of the mount namespace (`mnt:[…]`); 0 if it may not be read.
     pub namespace: u64,
     /// A process in it.
     pub pid: i32,
@@ -55,21 +55,23 @@ impl Survey {
             let name = entry.map_err(proc_failed)?.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
             let place = match place(pid) {
-                Ok(place) => place,
-                Err(error) => {
-                    unreadable += usize::from(!has_gone(&error));
-                    continue;
-                }
+                Ok(place) => Some(place),
+                Err(error) if has_gone(&error) => continue,
+                // Some processes hide their links even from root (they have more capabilities), but not their mounts.
+                Err(_) => None,
             };
-            if known.contains(&place) {
+            if place.as_ref().is_some_and(|place| known.contains(place)) {
                 continue;
             }
             match MountTable::of_process(pid) {
                 // A process that is just ending shows an empty table; another one of its namespace shows all.
                 Ok(table) if table.entries().is_empty() => {}
                 Ok(table) => {
-                    views.push(View { namespace: place.0, pid, table });
-                    known.insert(place);
+                    let namespace = place.as_ref().map_or(0, |place| place.0);
+                    if place.is_some() || !views.iter().any(|view: &View| view.table == table) {
+                        views.push(View { namespace, pid, table });
+                    }
+                    known.extend(place);
                 }
                 Err(MountInfoError::Read { source, .. }) if has_gone(&source) => {}
                 Err(error) => {
@@ -104,8 +106,9 @@ impl Survey {
         let groups = parent.map(|parent| self.groups_below(parent)).unwrap_or_default();
         let place = primary.and_then(|entry| Some((parent?.device, place_in(entry, parent?)?)));
 
-        // Two views of one namespace can show the same mount; it goes with ours if one of them can tell.
-        let mut seen: BTreeMap<(u64, u64), Option<Sighting>> = BTreeMap::new();
+        // Two views of one namespace can show the same mount (mount ids are unique over all namespaces); it goes with
+        // ours if one of them can tell.
+        let mut seen: BTreeMap<u64, Option<Sighting>> = BTreeMap::new();
         for view in &self.views {
             for entry in view.table.of_device(device) {
                 let ours = primary.is_some_and(|primary| primary.mount_id == entry.mount_id);
@@ -115,7 +118,7 @@ impl Survey {
                             [parent.shared, parent.master].iter().flatten().any(|g| groups.contains(g));
                         linked && place_in(entry, parent).map(|at| (parent.device, at)) == place
                     });
-                let slot = seen.entry((view.namespace, entry.mount_id)).or_insert_with(|| {
+                let slot = seen.entry(entry.mount_id).or_insert_with(|| {
                     let mountpoint = entry.mountpoint.clone();
                     Some(Sighting { namespace: view.namespace, pid: view.pid, mountpoint })
                 });

@@ -23,6 +23,8 @@ pub(crate) struct World {
     /// Wakes when the daemon dies, or when a call hangs that was told to.
     pub(crate) stopped: Notify,
     pub(crate) resume: Notify,
+    /// Wakes at the step that `tells_in` names.
+    pub(crate) told: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -39,12 +41,15 @@ pub(crate) struct Facts {
     pub(crate) referred: BTreeSet<MountKey>,
     pub(crate) attach_fault: Option<FaultKind>,
     pub(crate) detach_fault: Option<FaultKind>,
+    /// Of binds and unbinds.
     pub(crate) bind_fault: Option<FaultKind>,
     pub(crate) seen_fault: Option<FaultKind>,
     /// The next attach waits for `resume`.
     pub(crate) attach_hangs: bool,
     /// The daemon dies at its so many-th next step.
     pub(crate) dies_in: Option<usize>,
+    /// `told` wakes at the so many-th next step, and things go on.
+    pub(crate) tells_in: Option<usize>,
     pub(crate) attaches: usize,
     pub(crate) breaches: Vec<String>,
     minors: u32,
@@ -100,6 +105,15 @@ impl World {
     async fn step(&self) {
         let dead = {
             let mut facts = self.facts.lock();
+            match &mut facts.tells_in {
+                Some(0) | None => {}
+                Some(left) => {
+                    *left -= 1;
+                    if *left == 0 {
+                        self.told.notify_one();
+                    }
+                }
+            }
             match &mut facts.dies_in {
                 None => false,
                 Some(0) => true,
@@ -300,7 +314,13 @@ impl Kernel for Fake {
 
     async fn unbind(&self, target: &Path, _dead: bool) -> Result<(), Fault> {
         self.world.step().await;
-        self.world.facts.lock().mounts.remove(target);
+        {
+            let mut facts = self.world.facts.lock();
+            if let Some(kind) = facts.bind_fault {
+                return Err(fault(kind));
+            }
+            facts.mounts.remove(target);
+        }
         self.world.step().await;
         Ok(())
     }

@@ -34,6 +34,8 @@ mod table;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod scenarios;
 
 pub use config::RegistryConfig;

@@ -151,15 +151,16 @@ impl Core {
         }
     }
 
-    /// Operations that the last life of the daemon did not finish: their callers got no answer and hold nothing.
-    async fn settle(&self, key: &MountKey) -> Result<(), volume::Fault> {
+    /// Takes back what an operation left unfinished, because the daemon died in it or the kernel refused to undo it: its
+    /// caller got no answer, or an error, and holds nothing. The key's guard is held, so none is under way.
+    pub(crate) async fn settle(&self, key: &MountKey) -> Result<(), volume::Fault> {
         let unsettled: Vec<RefId> = {
             let tables = self.tables.lock();
             let references = tables.mounts.get(key).into_iter().flat_map(|mount| &mount.references);
             references.filter(|(_, held)| !held.row.settled).map(|(id, _)| id.clone()).collect()
         };
         for reference in &unsettled {
-            tracing::info!(%reference, %key, "start: an unfinished mount request is taken back");
+            tracing::info!(%reference, %key, "an unfinished mount request is taken back");
         }
         self.drop_references(&unsettled).await
     }

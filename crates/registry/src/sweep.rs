@@ -53,6 +53,7 @@ impl Core {
     }
 
     async fn sweep_one(&self, key: &MountKey, now: Instant) -> Result<(), Fault> {
+        self.settle(key).await?;
         self.forget_references(key, now).await?;
         let (unused, lingers, heal) = {
             let tables = self.tables.lock();

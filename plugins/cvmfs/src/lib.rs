@@ -9,13 +9,16 @@
 //! - [`fs`]: the file system over it.
 //! - [`backend`]: the storage plugin as the registry sees it; [`options`] is what users type, [`identity`] which volumes
 //!   share a mount.
+//! - [`fuzz`]: every parser of outside bytes behind one kind of function.
 //! - [`payload`]: what the daemon, which reads the configuration, hands to a worker, which may not.
+//! - [`worker`]: what a worker process does with a payload.
 
 #![forbid(unsafe_code)]
 
 pub mod backend;
 pub mod client;
 pub mod fs;
+pub mod fuzz;
 pub mod identity;
 pub mod options;
 pub mod payload;

@@ -123,6 +123,7 @@ impl Repository {
         let (root, revision) = match (resume, &verified) {
             (Some(resume), _) => (resume.root, resume.revision),
             (None, Some(verified)) => {
+                upstream.use_alternative_names(verified.manifest().alternative_paths);
                 let selected = selection::select(&*upstream, verified.manifest(), &setup.revision).await?;
                 open_root(&catalogs, &policy, &setup.revision, selected).await?
             }
@@ -255,6 +256,7 @@ impl Repository {
             self.seen(verified);
             return Ok(None);
         }
+        self.upstream.use_alternative_names(manifest.alternative_paths);
         let selected = selection::trunk(manifest);
         let (root, revision) = open_root(&self.catalogs, &policy, &Revision::Trunk, selected).await?;
         let new = Arc::new(Snapshot::new(Arc::clone(&self.catalogs), root, revision));
@@ -361,3 +363,6 @@ async fn open_root(
 pub fn describe(manifest: &Manifest) -> String {
     format!("revision {} ({})", manifest.revision, manifest.catalog)
 }
+
+#[cfg(test)]
+mod tests;

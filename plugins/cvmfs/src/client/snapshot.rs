@@ -34,6 +34,17 @@ pub(crate) struct Mounted {
     depth: usize,
 }
 
+/// What is known of a path without fetching anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It is in a catalog that was never needed.
+    Unknown,
+    /// There is no such entry.
+    Nothing,
+    /// The entry.
+    Entry(Located),
+}
+
 /// What must be fetched before a walk can go on.
 enum Walk {
     Arrived(Arc<Mounted>, Arc<Catalog>),
@@ -160,12 +171,48 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The references of all catalogs that were needed so far, parents first.
-    pub(crate) fn mounted(&self) -> Vec<Arc<CatalogRef>> {
-        let mut all: Vec<_> = self.mounted.read().values().map(|mounted| Arc::clone(&mounted.at)).collect();
-        all.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
-        all.insert(0, Arc::clone(&self.root.at));
-        all
+    /// The catalog mounted at exactly this point, if it was needed so far.
+    pub(crate) fn mounted_at(&self, mountpoint: &[u8]) -> Option<Arc<CatalogRef>> {
+        if mountpoint.is_empty() {
+            return Some(Arc::clone(&self.root.at));
+        }
+        self.mounted.read().get(mountpoint).map(|mounted| Arc::clone(&mounted.at))
+    }
+
+    /// Takes over what an older snapshot had mounted below `mountpoint`, where both have the same catalog.
+    pub(crate) fn inherit(&self, old: &Snapshot, mountpoint: &[u8]) {
+        let below = |path: &[u8]| path.strip_prefix(mountpoint).is_some_and(|tail| tail.starts_with(b"/"));
+        let same: Vec<_> = {
+            let mounted = old.mounted.read();
+            let same = mounted.iter().filter(|(path, _)| below(path));
+            same.map(|(path, mounted)| (path.clone(), Arc::clone(mounted))).collect()
+        };
+        let mut mounted = self.mounted.write();
+        for (path, catalog) in same {
+            mounted.entry(path).or_insert(catalog);
+        }
+    }
+
+    /// The entry of a path as far as the catalogs needed so far tell.
+    pub(crate) async fn known(&self, path: &[u8]) -> Result<Known, CatalogError> {
+        let mounted = self.deepest_mounted(path);
+        let catalog = self.catalogs.open(&mounted.at).await?;
+        let inner = mounted.at.inner_path(path).ok_or_else(|| CatalogError::Path(path.to_vec()))?;
+        if catalog.nested_towards(&inner).is_some_and(|nested| nested.path != inner) {
+            return Ok(Known::Unknown);
+        }
+        Ok(match self.catalogs.entry(&mounted.at, path).await? {
+            Some(dirent) => Known::Entry(Located { catalog: Arc::clone(&mounted.at), dirent }),
+            None => Known::Nothing,
+        })
+    }
+
+    /// Whether what is below `path` is in a catalog that was needed so far.
+    pub(crate) async fn is_known_below(&self, path: &[u8]) -> Result<bool, CatalogError> {
+        let mounted = self.deepest_mounted(path);
+        let catalog = self.catalogs.open(&mounted.at).await?;
+        let inner = mounted.at.inner_path(path).ok_or_else(|| CatalogError::Path(path.to_vec()))?;
+        Ok(catalog.nested_towards(&inner).is_none())
     }
 
     /// Finds the catalog for `path` as far as that needs no waiting. `enter`: a mount point at `path` itself is gone through.

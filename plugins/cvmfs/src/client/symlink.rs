@@ -14,11 +14,8 @@ pub fn expand<'a>(target: &'a [u8], mut value: impl FnMut(&[u8]) -> Option<Vec<u
     };
     let mut expanded = target[..first].to_vec();
     let mut rest = &target[first..];
-    loop {
-        // `rest` begins with `$(`.
-        let Some(end) = rest.iter().position(|byte| *byte == b')') else {
-            break;
-        };
+    // `rest` begins with `$(`, or has none.
+    while let Some(end) = rest.iter().position(|byte| *byte == b')').filter(|_| rest.starts_with(b"$(")) {
         let inside = &rest[2..end];
         let (name, default) = match inside.windows(2).position(|pair| pair == b":-") {
             Some(colon) => (&inside[..colon], &inside[colon + 2..]),
@@ -29,9 +26,7 @@ pub fn expand<'a>(target: &'a [u8], mut value: impl FnMut(&[u8]) -> Option<Vec<u
             None => expanded.extend_from_slice(default),
         }
         rest = &rest[end + 1..];
-        let Some(next) = find_variable(rest) else {
-            break;
-        };
+        let next = find_variable(rest).unwrap_or(rest.len());
         expanded.extend_from_slice(&rest[..next]);
         rest = &rest[next..];
     }

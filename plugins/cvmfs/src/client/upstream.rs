@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,6 +28,10 @@ pub trait Upstream: TrustSource + CatalogSource {
     /// Keeps what it was verified with.
     fn keep(&self, record: &VerifiedRecord);
 
+    /// Whether root catalogs are to be asked for by their alternative names (manifest line `Ayes`) when they are not found
+    /// by the usual ones.
+    fn use_alternative_names(&self, yes: bool);
+
     /// The tags database, verified and inflated.
     async fn history(&self, digest: &Digest) -> Result<Arc<dyn DatabaseFile>, Fault>;
 }
@@ -36,12 +41,14 @@ pub trait Upstream: TrustSource + CatalogSource {
 pub struct FetchedUpstream {
     repository: String,
     fetcher: Arc<Fetcher>,
+    alternative_names: AtomicBool,
 }
 
 impl FetchedUpstream {
     /// For the repository of this name.
     pub fn new(repository: &str, fetcher: Arc<Fetcher>) -> Arc<Self> {
-        Arc::new(FetchedUpstream { repository: repository.to_owned(), fetcher })
+        let alternative_names = AtomicBool::new(false);
+        Arc::new(FetchedUpstream { repository: repository.to_owned(), fetcher, alternative_names })
     }
 
     async fn object(&self, digest: &Digest, suffix: Suffix) -> Result<Arc<dyn DatabaseFile>, FetchError> {
@@ -60,6 +67,10 @@ impl Upstream for FetchedUpstream {
         if let Err(error) = self.fetcher.cache().save_verified(&self.repository, record) {
             tracing::warn!(repository = self.repository, %error, "verified revision not recorded");
         }
+    }
+
+    fn use_alternative_names(&self, yes: bool) {
+        self.alternative_names.store(yes, Ordering::Relaxed);
     }
 
     async fn history(&self, digest: &Digest) -> Result<Arc<dyn DatabaseFile>, Fault> {
@@ -94,7 +105,16 @@ impl CatalogSource for FetchedUpstream {
 
     /// The size in a parent catalog is a hint only (the C++ client does not compare it either), and the hash speaks for itself.
     async fn fetch(&self, digest: &Digest, _size: Option<u64>) -> Result<Arc<dyn DatabaseFile>, SourceError> {
-        self.object(digest, Suffix::Catalog).await.map_err(|error| Arc::new(error) as SourceError)
+        match self.object(digest, Suffix::Catalog).await {
+            Err(FetchError::NotFound { .. } | FetchError::Status { .. })
+                if self.alternative_names.load(Ordering::Relaxed) =>
+            {
+                let object = self.fetcher.alternative(&digest.with_suffix(Suffix::Catalog)).await;
+                object.map(|object| Arc::new(object) as Arc<dyn DatabaseFile>)
+            }
+            found => found,
+        }
+        .map_err(|error| Arc::new(error) as SourceError)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The directory that a web server offers: objects by hash, written once and whole.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd as _;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::write::ZlibEncoder;
 use nix::fcntl::{Flock, FlockArg};
+use parking_lot::Mutex;
 
 use super::error::{PublishError, io_error};
 use crate::client::hash::{Algorithm, Compression, Digest, Hasher, ObjectId, Suffix};
@@ -16,6 +18,8 @@ use crate::client::hash::{Algorithm, Compression, Digest, Hasher, ObjectId, Suff
 /// Contents up to this size are compressed in memory, so that one that is stored already costs no write.
 const IN_MEMORY: usize = 4 << 20;
 const COPY_BYTES: usize = 256 << 10;
+/// Up to so many objects are flushed one by one.
+const FEW_OBJECTS: usize = 64;
 
 /// A repository's directory.
 #[derive(Debug)]
@@ -24,6 +28,14 @@ pub(super) struct Store {
     next_temporary: AtomicU64,
     written_objects: AtomicU64,
     written_bytes: AtomicU64,
+    unflushed: Mutex<Unflushed>,
+}
+
+/// Objects that may not be on the disk yet.
+#[derive(Debug)]
+enum Unflushed {
+    Few(Vec<PathBuf>),
+    Many,
 }
 
 /// What [`Store::put`] made of a content.
@@ -42,6 +54,7 @@ impl Store {
             next_temporary: AtomicU64::new(0),
             written_objects: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            unflushed: Mutex::new(Unflushed::Few(Vec::new())),
         }
     }
 
@@ -167,11 +180,32 @@ impl Store {
         Ok(content)
     }
 
-    /// Puts everything written so far on the disk. One call for all objects: a flush per object would cost more than the rest of a
-    /// publication of many small files.
+    /// Puts everything written so far on the disk: a few objects one by one, many by flushing the file system as a whole. Either
+    /// alone would be slow: the one for a first publication, the other beside busy neighbours on the same disk.
     pub(super) fn sync(&self) -> Result<(), PublishError> {
-        let directory = fs::File::open(&self.root).map_err(io_error("open", &self.root))?;
-        nix::unistd::syncfs(directory.as_fd()).map_err(|errno| io_error("sync", &self.root)(errno.into()))
+        let unflushed = std::mem::replace(&mut *self.unflushed.lock(), Unflushed::Few(Vec::new()));
+        let Unflushed::Few(objects) = unflushed else {
+            let directory = fs::File::open(&self.root).map_err(io_error("open", &self.root))?;
+            return nix::unistd::syncfs(directory.as_fd())
+                .map_err(|errno| io_error("sync", &self.root)(errno.into()));
+        };
+        let directories: BTreeSet<PathBuf> =
+            objects.iter().filter_map(|object| object.parent().map(Path::to_owned)).collect();
+        for path in objects.iter().chain(&directories) {
+            fs::File::open(path).and_then(|file| file.sync_all()).map_err(io_error("sync", path))?;
+        }
+        Ok(())
+    }
+
+    fn remember(&self, object: PathBuf) {
+        let mut unflushed = self.unflushed.lock();
+        if let Unflushed::Few(objects) = &mut *unflushed {
+            if objects.len() < FEW_OBJECTS {
+                objects.push(object);
+            } else {
+                *unflushed = Unflushed::Many;
+            }
+        }
     }
 
     /// Replaces a file in the repository's root: readers see the old one or the new one.
@@ -292,6 +326,7 @@ impl Sink<'_> {
             other => other?,
         }
         self.spilled = None;
+        self.store.remember(target);
         self.store.written_objects.fetch_add(1, Ordering::Relaxed);
         self.store.written_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(digest)

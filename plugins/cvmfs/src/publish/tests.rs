@@ -3,6 +3,7 @@
 mod checkout;
 mod client;
 mod cycle;
+mod forged;
 mod format;
 mod random;
 

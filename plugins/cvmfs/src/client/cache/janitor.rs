@@ -20,6 +20,8 @@ use super::store::{Store, disk_bytes};
 
 /// How long a sum may stay pending, and evicted files open.
 const TICK: Duration = Duration::from_secs(10);
+/// Pause after an eviction.
+const BREATH: Duration = Duration::from_millis(20);
 /// A lock file younger than this may be about to be locked.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Age classes: 32 for each doubling of the age in milliseconds.
@@ -31,7 +33,8 @@ pub(super) struct Bell {
     wishes: Mutex<Wishes>,
     rung: Condvar,
     stopped: AtomicBool,
-    pending: AtomicBool,
+    /// The janitor sleeps without a tick.
+    idle: AtomicBool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -58,9 +61,9 @@ impl Bell {
         self.ring(|wishes| wishes.count = true);
     }
 
-    /// Something waits to be told to the ledger. Wakes the janitor out of its longest sleep once per tick.
+    /// Something waits to be told to the ledger: makes an idle janitor look once per tick again.
     pub(super) fn pending(&self) {
-        if !self.pending.swap(true, Ordering::Relaxed) {
+        if self.idle.load(Ordering::Relaxed) {
             self.ring(|_| {});
         }
     }
@@ -90,7 +93,11 @@ impl Bell {
                 Some(limit) => {
                     self.rung.wait_for(&mut wishes, limit);
                 }
-                None => self.rung.wait(&mut wishes),
+                None => {
+                    self.idle.store(true, Ordering::Relaxed);
+                    self.rung.wait(&mut wishes);
+                    self.idle.store(false, Ordering::Relaxed);
+                }
             }
         }
         std::mem::take(&mut *wishes)
@@ -108,9 +115,10 @@ fn run(store: &Store) {
     while !store.bell.is_stopped() {
         let wishes = store.bell.wait(limit);
         count |= wishes.count;
-        store.bell.pending.store(false, Ordering::Relaxed);
         store.ledger.flush();
-        store.recent.close_unlinked();
+        if !wishes.any {
+            store.recent.close_unlinked();
+        }
         if store.bell.is_stopped() {
             return;
         }
@@ -127,6 +135,8 @@ fn run(store: &Store) {
             if done {
                 count = false;
             }
+            // Whoever stores over the quota rings for every object.
+            thread::sleep(BREATH);
         }
         // Open objects may be evicted by another process; nothing open and nothing pending needs no tick.
         let idle = done && !store.ledger.is_pending() && store.recent.len() == 0;

@@ -13,7 +13,9 @@ use super::{BadEntry, Chunk, DatabaseFile, Dirent, FileContent, PATH_MAX, Row};
 use crate::client::hash::{Digest, PathHash};
 
 /// Most chunks of one file.
-const CHUNKS_MAX: usize = 1 << 20;
+const CHUNKS_MAX: usize = 1 << 18;
+/// Most rows that one call for a listing passes over because they cannot be shown.
+const UNSHOWN_MAX: usize = 1 << 14;
 /// Most rows of the tables of properties and counters.
 const SETTINGS_MAX: usize = 1024;
 
@@ -153,6 +155,7 @@ impl Catalog {
         let mut rows = Vec::new();
         let mut child = Vec::with_capacity(path.len() + 64);
         let mut next = index.at_or_after(&[hash.high, hash.low, after.saturating_add(1)])?;
+        let mut unshown = 0;
         while let Some(entry) = next {
             if rows.len() == max || !entry.values().starts_with(&[hash.high, hash.low]) {
                 break;
@@ -162,27 +165,29 @@ impl Catalog {
             let Some(payload) = table.row(cookie)? else {
                 return Err(CatalogFileError::Malformed("its index names a row that is not there"));
             };
-            let Some(record) = Record::decode(payload) else {
-                continue;
-            };
-            let entry = match self.rows.entry(&record, false) {
-                Ok((_, dirent)) if dirent.hidden => continue,
-                Ok((keys, dirent)) => {
+            let record = Record::decode(payload);
+            let entry = match record.map(|record| self.rows.entry(&record, false)) {
+                Some(Ok((keys, dirent))) => {
                     child.clear();
                     child.extend_from_slice(path);
                     child.push(b'/');
                     child.extend_from_slice(&dirent.name);
                     // A name that a lookup would not find, or would find elsewhere (a second row of the same name).
+                    let known = keys.parent == hash && keys.path == PathHash::of(&child);
                     let found = paths.at_or_after(&[keys.path.high, keys.path.low])?;
-                    if keys.path != PathHash::of(&child) || found.map(|entry| entry.row()) != Some(cookie) {
-                        continue;
-                    }
-                    Ok(dirent)
+                    let found = known && found.is_some_and(|entry| entry.row() == cookie);
+                    (found && !dirent.hidden).then_some(Ok(dirent))
                 }
-                Err(bad) if bad.name.is_none() => continue,
-                Err(bad) => Err(bad),
+                Some(Err(bad)) if bad.name.is_some() => Some(Err(bad)),
+                Some(Err(_)) | None => None,
             };
-            rows.push(Row { cookie, entry });
+            match entry {
+                Some(entry) => rows.push(Row { cookie, entry }),
+                None => unshown += 1,
+            }
+            if unshown > UNSHOWN_MAX {
+                return Err(CatalogFileError::Malformed("a directory has too many rows that make no sense"));
+            }
         }
         Ok(rows)
     }
@@ -196,12 +201,21 @@ impl Catalog {
         path: &[u8],
         content: &FileContent,
     ) -> Result<Result<Vec<Chunk>, BadEntry>, CatalogFileError> {
+        let chunks = self.chunks_of(PathHash::of(path), content)?;
         let name = path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
-        let bad = |reason| Ok(Err(BadEntry { name, reason }));
+        Ok(chunks.map_err(|bad| BadEntry { name, ..bad }))
+    }
+
+    /// As [`chunks`](Self::chunks), by the path's hash.
+    pub(crate) fn chunks_of(
+        &self,
+        hash: PathHash,
+        content: &FileContent,
+    ) -> Result<Result<Vec<Chunk>, BadEntry>, CatalogFileError> {
+        let bad = |reason| Ok(Err(BadEntry { name: None, reason }));
         let Some(columns) = &self.chunks else {
             return bad("it is in chunks, but its catalog has no table of them");
         };
-        let hash = PathHash::of(path);
         let mut index = IndexCursor::new(&self.database, columns.index);
         let mut table = TableCursor::new(&self.database, columns.root);
         let mut chunks = Vec::new();
@@ -283,6 +297,7 @@ impl Catalog {
 pub(crate) struct ScannedRow {
     pub(crate) path: PathHash,
     pub(crate) parent: PathHash,
+    pub(crate) name: Vec<u8>,
     pub(crate) entry: Result<Dirent, BadEntry>,
 }
 
@@ -307,13 +322,13 @@ impl Scan<'_> {
             let path = PathHash { high, low };
             let rows = &self.catalog.rows;
             let is_root = path == PathHash::of(b"");
-            let Some((_, parent)) =
+            let Some((name, parent)) =
                 rows.name_and_parent(&record).filter(|(name, _)| is_root || is_name(name))
             else {
                 continue;
             };
             let entry = rows.entry(&record, is_root).map(|(_, dirent)| dirent);
-            return Ok(Some(ScannedRow { path, parent, entry }));
+            return Ok(Some(ScannedRow { path, parent, name, entry }));
         }
         Ok(None)
     }

@@ -1,5 +1,7 @@
 //! Catalogs: the directory entries of a repository.
 
+#[cfg(test)]
+pub(crate) mod builder;
 mod columns;
 mod dirent;
 mod error;
@@ -14,7 +16,7 @@ mod store;
 pub use dirent::{BadEntry, Dirent, FileContent, Kind, MountPoint, Mtime, NAME_MAX, PATH_MAX};
 pub use error::{CatalogError, Tried};
 pub use file::{Catalog, CatalogFileError, Properties};
-pub(crate) use file::{ScannedRow, is_path};
+pub(crate) use file::{Scan, ScannedRow, is_path};
 pub use nested::Nested;
 pub use reference::CatalogRef;
 pub use sqlite::DatabaseFile;
@@ -51,3 +53,6 @@ pub struct Located {
     /// The entry.
     pub dirent: Dirent,
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,15 +76,15 @@ pub struct Transfer {
 /// Where external data comes from (`CVMFS_EXTERNAL_…`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    /// `CVMFS_EXTERNAL_URL`; `None` when not set: external files cannot be read.
+    /// `CVMFS_EXTERNAL_URL`, cut to `CVMFS_EXTERNAL_MAX_SERVERS`; `None` when not set: external files cannot be read.
     pub servers: Option<ServerList>,
     /// `CVMFS_EXTERNAL_HTTP_PROXY`; direct when not set.
     pub proxies: ProxyGroups,
     /// `CVMFS_EXTERNAL_FALLBACK_PROXY`.
     pub fallback_proxies: ProxyGroups,
-    /// `CVMFS_EXTERNAL_TIMEOUT`.
+    /// `CVMFS_EXTERNAL_TIMEOUT`; as for other data when not set.
     pub timeout: Duration,
-    /// `CVMFS_EXTERNAL_TIMEOUT_DIRECT`.
+    /// `CVMFS_EXTERNAL_TIMEOUT_DIRECT`; as for other data when not set.
     pub timeout_direct: Duration,
 }
 
@@ -106,11 +106,10 @@ impl ClientConfig {
         let p = Reader(parameters);
         let servers: Option<ServerList> = parameters.typed("CVMFS_SERVER_URL")?;
         let servers = servers.ok_or_else(|| parameters.error("CVMFS_SERVER_URL", "is not set"))?;
-        let max_servers: Option<Within<1, 64>> = parameters.typed("CVMFS_MAX_SERVERS")?;
-        let servers = match max_servers {
-            Some(count) => servers.truncated(count.0 as usize),
-            None => servers,
-        };
+        let servers = p.first_of(servers, "CVMFS_MAX_SERVERS")?;
+        let timeout = p.seconds("CVMFS_TIMEOUT", 5)?;
+        let timeout_direct = p.seconds("CVMFS_TIMEOUT_DIRECT", 10)?;
+        let external: Option<ServerList> = parameters.typed("CVMFS_EXTERNAL_URL")?;
         let mut notes = Vec::new();
         for name in NOT_FOLLOWED {
             if let Some(value) = parameters.get(name) {
@@ -133,8 +132,8 @@ impl ClientConfig {
             proxies: or_direct(proxies),
             fallback_proxies: p.proxies("CVMFS_FALLBACK_PROXY")?,
             transfer: Transfer {
-                timeout: p.seconds("CVMFS_TIMEOUT", 5)?,
-                timeout_direct: p.seconds("CVMFS_TIMEOUT_DIRECT", 10)?,
+                timeout,
+                timeout_direct,
                 low_speed_limit: p.number::<0, 1_000_000_000>("CVMFS_LOW_SPEED_LIMIT", 1024)?,
                 max_retries: p.number::<0, 100>("CVMFS_MAX_RETRIES", 1)? as u32,
                 backoff_init: Duration::from_secs(p.number::<0, 3600>("CVMFS_BACKOFF_INIT", 2)?),
@@ -147,11 +146,11 @@ impl ClientConfig {
                 ip_family: p.ip_family()?,
             },
             external: External {
-                servers: parameters.typed("CVMFS_EXTERNAL_URL")?,
+                servers: external.map(|list| p.first_of(list, "CVMFS_EXTERNAL_MAX_SERVERS")).transpose()?,
                 proxies: or_direct(p.proxies("CVMFS_EXTERNAL_HTTP_PROXY")?),
                 fallback_proxies: p.proxies("CVMFS_EXTERNAL_FALLBACK_PROXY")?,
-                timeout: p.seconds("CVMFS_EXTERNAL_TIMEOUT", 5)?,
-                timeout_direct: p.seconds("CVMFS_EXTERNAL_TIMEOUT_DIRECT", 10)?,
+                timeout: p.seconds("CVMFS_EXTERNAL_TIMEOUT", timeout.as_secs())?,
+                timeout_direct: p.seconds("CVMFS_EXTERNAL_TIMEOUT_DIRECT", timeout_direct.as_secs())?,
             },
             revision: revision(parameters),
             auto_update: p.switch("CVMFS_AUTO_UPDATE", true)?,
@@ -169,11 +168,7 @@ impl ClientConfig {
             world_readable: p.switch("CVMFS_WORLD_READABLE", false)?,
             check_permissions: p.switch("CVMFS_CHECK_PERMISSIONS", true)?,
             suid: p.switch("CVMFS_SUID", false)?,
-            magic_xattrs: match parameters.typed("CVMFS_MAGIC_XATTRS_VISIBILITY")? {
-                Some(visibility) => visibility,
-                None if p.switch("CVMFS_HIDE_MAGIC_XATTRS", false)? => XattrVisibility::Never,
-                None => XattrVisibility::RootOnly,
-            },
+            magic_xattrs: p.magic_xattrs()?,
             notes,
         })
     }
@@ -243,6 +238,25 @@ impl Reader<'_> {
 
     fn proxies(&self, name: &str) -> Result<ProxyGroups, ParameterError> {
         Ok(self.0.typed(name)?.unwrap_or_default())
+    }
+
+    /// The first servers of a list, as many as a parameter says.
+    fn first_of(&self, list: ServerList, name: &str) -> Result<ServerList, ParameterError> {
+        let count: Option<Within<1, 64>> = self.0.typed(name)?;
+        Ok(match count {
+            Some(count) => list.truncated(count.0 as usize),
+            None => list,
+        })
+    }
+
+    /// The newer parameter wins over the older one.
+    fn magic_xattrs(&self) -> Result<XattrVisibility, ParameterError> {
+        let older = match self.0.typed::<Switch>("CVMFS_HIDE_MAGIC_XATTRS")? {
+            None => XattrVisibility::RootOnly,
+            Some(Switch(true)) => XattrVisibility::Never,
+            Some(Switch(false)) => XattrVisibility::Always,
+        };
+        Ok(self.0.typed("CVMFS_MAGIC_XATTRS_VISIBILITY")?.unwrap_or(older))
     }
 
     fn ip_family(&self) -> Result<IpFamily, ParameterError> {

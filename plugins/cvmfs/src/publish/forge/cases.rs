@@ -274,11 +274,11 @@ pub const CASES: &[Case] = &[
         make: |forge| with_file(forge, "/bad", |row| row.flags |= flags::CHUNKED),
     },
     Case {
-        name: "object that inflates to a gigabyte",
+        name: "object that inflates to 256 megabytes",
         mounts: true,
         make: |forge| {
             with_good(forge, |image| {
-                let source = std::io::Read::take(std::io::repeat(0), 1 << 30);
+                let source = std::io::Read::take(std::io::repeat(0), 256 << 20);
                 let algorithm = forge.manifest()?.root.algorithm;
                 let stored = forge
                     .publisher

@@ -16,6 +16,7 @@ use crate::client::hash::{Compression, Digest, Suffix};
 use crate::client::snapshot::Snapshot;
 use crate::client::trust::{Evidence, TrustPolicy, verify};
 use crate::publish::forge::test_keys;
+use crate::publish::signed::ManifestText;
 
 #[derive(Debug)]
 struct Directory(PathBuf);
@@ -23,11 +24,13 @@ struct Directory(PathBuf);
 #[async_trait]
 impl CatalogSource for Directory {
     fn cached(&self, digest: &Digest, _size: Option<u64>) -> Option<Arc<dyn DatabaseFile>> {
-        Some(Arc::new(object(&self.0, *digest, Suffix::Catalog, Compression::Zlib)))
+        let present = self.0.join(digest.with_suffix(Suffix::Catalog).url_path()).exists();
+        present.then(|| Arc::new(object(&self.0, *digest, Suffix::Catalog, Compression::Zlib)) as _)
     }
 
     async fn fetch(&self, digest: &Digest, size: Option<u64>) -> Result<Arc<dyn DatabaseFile>, SourceError> {
-        Ok(self.cached(digest, size).expect("everything is at hand"))
+        let missing = || Arc::new(std::io::Error::from(std::io::ErrorKind::NotFound)) as SourceError;
+        self.cached(digest, size).ok_or_else(missing)
     }
 }
 
@@ -48,13 +51,18 @@ pub(super) fn assert_same(repository: &Path, expected: &Checkout) {
     };
     let verified = verify(evidence, &policy, SystemTime::now()).unwrap();
     assert_eq!(verified.manifest().revision, expected.manifest.revision);
-    let catalogs = Catalogs::new(Arc::new(Directory(repository.to_owned())));
-    let root = CatalogRef::root(expected.manifest.root, Some(expected.manifest.root_size));
-    let snapshot = Snapshot::new(catalogs, root, expected.manifest.revision);
+    let snapshot = snapshot(repository, &expected.manifest);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let nodes = runtime.block_on(walk(repository, &snapshot));
     assert_eq!(nodes.keys().collect::<Vec<_>>(), expected.nodes.keys().collect::<Vec<_>>());
     assert_eq!(nodes, expected.nodes);
+}
+
+/// A revision, all of whose catalogs are at hand.
+pub(super) fn snapshot(repository: &Path, manifest: &ManifestText) -> Snapshot {
+    let catalogs = Catalogs::new(Arc::new(Directory(repository.to_owned())));
+    let root = CatalogRef::root(manifest.root, Some(manifest.root_size));
+    Snapshot::new(catalogs, root, manifest.revision)
 }
 
 async fn walk(repository: &Path, snapshot: &Snapshot) -> BTreeMap<Vec<u8>, Node> {

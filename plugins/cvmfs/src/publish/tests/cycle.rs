@@ -364,12 +364,3 @@ fn a_repository_of_the_reference_tools_is_taken_over() {
     let theirs = checkout::Checkout::read(&taken);
     assert_eq!(theirs.nodes.len(), fixtures::listing("shake128.cern.ch").unwrap().len());
 }
-
-#[test]
-fn every_forged_case_can_be_made() {
-    for case in crate::publish::forge::CASES {
-        let directory = tempfile::tempdir().unwrap();
-        let forge = crate::publish::forge::Forge::create(directory.path(), "bad.example.org").unwrap();
-        (case.make)(&forge).unwrap_or_else(|error| panic!("{case:?}: {error}"));
-    }
-}

@@ -2,13 +2,16 @@
 //!
 //! A cursor keeps the pages of its way down, one for each level, so that neighbours cost no further reads. It never
 //! follows a loop: the depth is bounded, results of an iteration strictly increase, and a search that passes empty pages has a
-//! budget of as many as the file has.
+//! budget of them.
 
 use super::page::{Database, Page, PageKind, SqliteError};
 use super::record::varint;
 
 /// Deepest tree; SQLite's own bound.
 const DEPTH_MAX: usize = 20;
+/// Most pages that one search may touch. SQLite leaves no empty pages in a tree, so a search in a sane one needs one page
+/// for each level and perhaps a neighbour.
+const SEARCH_MAX: u32 = 64;
 /// Most integers in an index entry that are compared, with the row id.
 const KEY_MAX: usize = 5;
 
@@ -82,7 +85,7 @@ impl<'a> TableCursor<'a> {
     pub(crate) fn at_or_after(&mut self, id: i64) -> Result<Option<(i64, &[u8])>, SqliteError> {
         let mut position = self.in_last_leaf(id)?;
         if position.is_none() {
-            let mut budget = self.way.database.pages().saturating_add(DEPTH_MAX as u32);
+            let mut budget = SEARCH_MAX;
             position = self.find(0, self.root, id, &mut budget)?;
         }
         let Some((level, index)) = position else {

@@ -92,11 +92,6 @@ impl Database {
         Ok(Database { file, page_size, usable, pages })
     }
 
-    /// How many pages there are; no walk over a tree without loops reads more.
-    pub(super) fn pages(&self) -> u32 {
-        self.pages
-    }
-
     fn read(&self, number: u32, buffer: &mut Vec<u8>) -> Result<(), SqliteError> {
         if number == 0 || number > self.pages {
             return Err(SqliteError::Malformed("a page number is out of range"));

@@ -64,11 +64,6 @@ impl<'a> Record<'a> {
     pub(crate) fn get(&self, column: usize) -> Value<'a> {
         self.values[..self.count].get(column).copied().unwrap_or(Value::Null)
     }
-
-    /// The last value: in an index the row id.
-    pub(crate) fn last(&self) -> Value<'a> {
-        self.values[..self.count].last().copied().unwrap_or(Value::Null)
-    }
 }
 
 fn content_size(serial_type: u64) -> Option<usize> {

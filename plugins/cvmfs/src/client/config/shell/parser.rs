@@ -215,7 +215,7 @@ impl Parser {
             if self.redirection()? {
                 continue;
             }
-            let line = self.line;
+            let (line, begin) = (self.line, self.at);
             let name = if simple.words.is_empty() { self.assignment_name() } else { None };
             match name {
                 Some((name, append)) => {
@@ -223,6 +223,10 @@ impl Parser {
                     simple.assignments.push(Assignment { line, name, append, value });
                 }
                 None => simple.words.push(self.word()?),
+            }
+            // Whatever the text is, each round must bring the end nearer.
+            if self.at == begin {
+                return Err(self.trouble("this character is not supported here"));
             }
         }
         if simple.assignments.is_empty() && simple.words.is_empty() {

@@ -51,6 +51,7 @@ fn values_and_quotes() {
         ("X=1; X=2", "2"),
         ("X=a; X+=b", "ab"),
         ("X=\r\n", ""),
+        ("X=a\x0cb", "a\x0cb"),
         ("X=$", "$"),
         ("export X=a", "a"),
         ("readonly X=\"a b\"", "a b"),

@@ -29,7 +29,7 @@ impl Parser {
         let mut open = 0;
         while let Some(c) = self.peek() {
             let ends = match end {
-                End::Blank => c.is_ascii_whitespace() || ";&|()<>".contains(c),
+                End::Blank => " \t\r\n;&|()<>".contains(c),
                 End::Brace => c == '}',
                 End::Arithmetic => c == ')' && open == 0,
             };

@@ -1,0 +1,63 @@
+//! Stories worth playing every time; those that once went wrong come here as the model shrank them.
+
+use super::calls::{Call, Step};
+use super::play;
+
+/// Every call, cut off at each of its steps, with a container that uses the mount or without.
+#[test]
+fn a_daemon_that_dies_at_any_step_of_any_call_comes_back_right() {
+    let calls = [
+        Call::Mount(0, 1, false),
+        Call::Mount(0, 0, false),
+        Call::Unmount(0, 0, false),
+        Call::Publish(0),
+        Call::Publish(2),
+        Call::Unpublish(0),
+        Call::Remove(0),
+        Call::Define(2),
+    ];
+    for call in calls {
+        for at in 1..14 {
+            for busy in [false, true] {
+                let mut story = vec![Step::Call(Call::Mount(0, 0, false)), Step::Call(Call::Publish(0))];
+                if busy {
+                    story.push(Step::Run(0, 0));
+                }
+                story.extend([Step::DiesDuring(call, at), Step::Call(call)]);
+                play(&story);
+            }
+        }
+    }
+}
+
+/// The same where the mount is dead when the call comes, and has to be healed.
+#[test]
+fn a_daemon_that_dies_while_it_heals_comes_back_right() {
+    for call in
+        [Call::Mount(0, 0, false), Call::Mount(0, 0, true), Call::Publish(0), Call::Unmount(0, 0, false)]
+    {
+        for at in 1..16 {
+            play(&[
+                Step::Call(Call::Mount(0, 0, false)),
+                Step::Call(Call::Publish(0)),
+                Step::KillWorker(0),
+                Step::DiesDuring(call, at),
+                Step::DiesDuringStart(at),
+                Step::Call(call),
+            ]);
+        }
+    }
+}
+
+#[test]
+fn a_caller_that_hangs_up_at_any_step_leaves_nothing_new() {
+    for call in [Call::Mount(0, 1, false), Call::Publish(0), Call::Unmount(0, 0, false), Call::Remove(0)] {
+        for at in 1..10 {
+            play(&[
+                Step::Call(Call::Mount(0, 0, false)),
+                Step::HangsUpDuring(call, at),
+                Step::Together(vec![call, Call::Unmount(0, 1, false), Call::Mount(0, 1, false)]),
+            ]);
+        }
+    }
+}
