@@ -48,6 +48,9 @@ impl Object {
 
     /// Reads at `offset` until `buffer` is full or the content ends; the number of bytes read.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset >= self.0.size {
+            return Ok(0);
+        }
         let mut done = 0;
         while done < buffer.len() {
             match self.0.file.read_at(&mut buffer[done..], offset + done as u64) {
@@ -58,7 +61,7 @@ impl Object {
             }
         }
         // A cached file that shrank under us must not look like a shorter object.
-        if done < buffer.len() && offset.saturating_add((done as u64).max(1)) <= self.0.size {
+        if done < buffer.len() && offset.saturating_add(done as u64) < self.0.size {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "cached object is truncated"));
         }
         Ok(done)

@@ -8,14 +8,17 @@
 //!
 //! The blobs are kept as they came from the server and are verified again when they are used: a record is a cache, not a proof.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 const MAGIC: &[u8; 8] = b"VPRECRD1";
+/// Between two looks at a lock that is taken.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Larger files are not records.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -77,7 +80,7 @@ pub(super) fn save(directory: &Path, fqrn: &str, record: &VerifiedRecord) -> Res
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let lock = options.open(target.with_file_name(".lock")).map_err(disk)?;
-    lock.lock().map_err(disk)?;
+    wait_for_lock(&lock).map_err(disk)?;
     if read(&target).is_some_and(|old| old.revision > record.revision) {
         return Ok(());
     }
@@ -95,6 +98,18 @@ pub(super) fn save(directory: &Path, fqrn: &str, record: &VerifiedRecord) -> Res
         File::open(target.parent().expect("records have a directory"))?.sync_all()
     };
     replace().map_err(disk)
+}
+
+/// Saving takes milliseconds; who holds the lock for longer was stopped in the middle.
+fn wait_for_lock(lock: &File) -> io::Result<()> {
+    for _ in 0..100 {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds the lock"))
 }
 
 /// Loads; anything that is not whole is as good as nothing.

@@ -119,7 +119,9 @@ fn what_is_stored_is_found_again_with_its_modes() {
     let object = cache.cached(&id(&bytes), Some(30_000)).unwrap();
     assert!(read(&object) == bytes);
     assert!(cache.cached(&id(&bytes), Some(29_999)).is_none());
-    assert!(object.read_at(&mut [0; 10], 40_000).unwrap() == 0);
+    for (offset, count) in [(29_995, 5), (29_990, 10), (30_000, 0), (40_000, 0), (u64::MAX >> 1, 0)] {
+        assert_eq!(object.read_at(&mut [0; 10], offset).unwrap(), count, "{offset}");
+    }
     assert_eq!(cache.usage(), 32_768, "the ledger was kept");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     let file = File::from(object.file().unwrap().try_clone_to_owned().unwrap());
