@@ -7,7 +7,7 @@ use volume::{
     Acquired, Caller, Driver, Fault, FaultKind, MountKey, MountState, RefId, Target, VolumeName, VolumeSpec,
 };
 
-use crate::core::{Core, late};
+use crate::core::{Core, dated, late};
 use crate::mounting::LetGo;
 use crate::table::{Change, ReferenceRow};
 
@@ -52,8 +52,7 @@ impl Core {
         self.wait_ready(deadline).await?;
         let (spec, volume, caller) = match &request.what {
             What::Named(driver, name) => {
-                let spec =
-                    self.tables.lock().volumes.get(&(*driver, name.clone())).map(|v| v.row.spec.clone());
+                let spec = self.spec_of(*driver, name);
                 let spec = spec.ok_or_else(|| crate::define::unknown(*driver, name))?;
                 (spec, Some((*driver, name)), Caller { frontend: request.reference.frontend })
             }
@@ -61,13 +60,21 @@ impl Core {
         };
         let outcome =
             self.acquire_spec(request, &spec, volume.map(|(_, name)| name), &caller, deadline).await;
-        if let Some((driver, name)) = volume
-            && let Some(volume) = self.tables.lock().volumes.get_mut(&(driver, name.clone()))
-        {
-            volume.last_error =
-                outcome.as_ref().err().map(|fault| format!("@{} {fault}", crate::core::now()));
+        if let Some((driver, name)) = volume {
+            self.note_volume_error(driver, name, outcome.as_ref().err());
         }
         outcome
+    }
+
+    pub(crate) fn spec_of(&self, driver: Driver, name: &VolumeName) -> Option<VolumeSpec> {
+        self.tables.lock().volumes.get(&(driver, name.clone())).map(|volume| volume.row.spec.clone())
+    }
+
+    /// For those who look at a volume that is not mounted.
+    pub(crate) fn note_volume_error(&self, driver: Driver, name: &VolumeName, fault: Option<&Fault>) {
+        if let Some(volume) = self.tables.lock().volumes.get_mut(&(driver, name.clone())) {
+            volume.last_error = fault.map(|fault| dated(&fault.to_string()));
+        }
     }
 
     async fn acquire_spec(
@@ -148,7 +155,7 @@ impl Core {
     }
 
     /// Remembers which mount a volume is used through, for its removal after a loss of references.
-    async fn remember_key(&self, driver: Driver, volume: Option<&VolumeName>, key: &MountKey) {
+    pub(crate) async fn remember_key(&self, driver: Driver, volume: Option<&VolumeName>, key: &MountKey) {
         let Some(name) = volume else { return };
         let row = self.tables.lock().volumes.get(&(driver, name.clone())).map(|volume| volume.row.clone());
         if let Some(mut row) = row.filter(|row| row.last_key.as_ref() != Some(key)) {

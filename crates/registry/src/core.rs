@@ -165,6 +165,6 @@ pub(crate) fn now() -> u64 {
 }
 
 /// A text with its time in front, as seconds since the epoch: `@1700000000 …`.
-fn dated(text: &str) -> String {
+pub(crate) fn dated(text: &str) -> String {
     format!("@{} {text}", now())
 }

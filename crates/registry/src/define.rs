@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use volume::{
-    Caller, Driver, Fault, FaultKind, MountKey, OptionMap, RefId, VolumeInfo, VolumeName, VolumeSpec,
+    Caller, Driver, Fault, FaultKind, Frontend, MountKey, OptionMap, RefId, VolumeInfo, VolumeName,
+    VolumeSpec,
 };
 
 use crate::core::{Core, now};
@@ -47,13 +48,19 @@ impl Core {
             return Ok(info);
         }
         let (core, name, options, spec) = (self.clone(), name.clone(), options.clone(), spec?);
+        let caller = caller.clone();
         let subject = name.to_string();
         let work = async move {
             let _lane = lane;
             let row = VolumeRow { spec, options, created_at: now(), last_key: None };
             core.commit(vec![Change::PutVolume(driver, name.clone(), row)]).await?;
             tracing::info!(volume = %name, %driver, "volume defined");
-            core.get(driver, &name)
+            let info = core.get(driver, &name);
+            match caller.frontend {
+                Frontend::Podman => drop(tokio::spawn(core.warm(driver, name, caller))),
+                Frontend::Docker | Frontend::Flexvolume | Frontend::Csi | Frontend::Cli => {}
+            }
+            info
         };
         self.complete("define volume", &subject, deadline, work).await
     }

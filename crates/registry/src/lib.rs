@@ -30,6 +30,7 @@ mod state;
 mod status;
 mod sweep;
 mod table;
+mod warm;
 
 #[cfg(test)]
 mod fake;

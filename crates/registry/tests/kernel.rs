@@ -17,7 +17,6 @@ use registry::{Registry, RegistryConfig};
 use volume::{
     Backend, Caller, CvmfsSpec, Driver, Fault, FaultKind, Frontend, Inspection, MountKey, MountState,
     OptionMap, RefId, Resolved, Revision, Survivor, Target, VolumeName, VolumeService, VolumeSpec,
-    WorkerReport,
 };
 
 const LONG: Duration = Duration::from_secs(20);

@@ -74,3 +74,21 @@ async fn the_volume_a_name_stands_for_can_change_and_the_reference_moves() {
     assert!(!story.is_mounted("a") && story.is_mounted("other"));
     story.world.assert_clean();
 }
+
+#[tokio::test]
+async fn what_podman_defines_is_mounted_before_its_first_mount() {
+    let story = Story::new().await;
+    let caller = Caller { frontend: Frontend::Podman };
+    story.registry.define(DRIVER, &name("a"), &OptionMap::new(), &caller).await.unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while story.shown("a").await != Some((MountState::Live, vec![])) {
+        assert!(Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    story.sweep(Duration::from_secs(50)).await;
+    story.mount(&podman("a")).await.unwrap();
+    assert_eq!(story.world.facts.lock().attaches, 1);
+    story.unmount(&podman("a")).await;
+    assert!(!story.is_mounted("a"));
+    story.world.assert_clean();
+}
