@@ -1,0 +1,315 @@
+//! The daemon's configuration: one TOML file, and flags that win over it.
+//!
+//! Every path that the daemon uses follows from these keys, so that several daemons can run side by side.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Where the configuration is looked for without `--config`; it need not exist.
+pub(crate) const DEFAULT_FILE: &str = "/etc/volplane/volplane.toml";
+
+/// Largest configuration file.
+const LIMIT: u64 = 1 << 20;
+
+/// All settings, with defaults for what is not given.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// What must outlive a reboot: the registry's journal.
+    pub(crate) state_dir: PathBuf,
+    /// What need not: sockets, mountpoints, state of workers.
+    pub(crate) run_dir: PathBuf,
+    pub(crate) docker: Docker,
+    pub(crate) cvmfs: Cvmfs,
+    pub(crate) worker: Worker,
+    pub(crate) metrics: Metrics,
+    pub(crate) log: Log,
+}
+
+/// The Docker volume plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Docker {
+    pub(crate) enabled: bool,
+    /// The plugin's socket is `cvmfs.sock` in it.
+    pub(crate) socket_dir: PathBuf,
+}
+
+/// The CernVM-FS client.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cvmfs {
+    pub(crate) config_dir: PathBuf,
+    pub(crate) cache_dir: PathBuf,
+    /// Size of the shared cache, MiB; over the site's CVMFS_QUOTA_LIMIT.
+    pub(crate) quota_mib: Option<u64>,
+    /// Longest time for one system call on a mount, seconds.
+    pub(crate) deadline_seconds: u64,
+}
+
+/// Worker processes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Worker {
+    /// User name or number.
+    pub(crate) user: Option<String>,
+    /// FUSE threads per mount.
+    pub(crate) threads: Option<usize>,
+}
+
+/// The Prometheus endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Metrics {
+    /// Off if not given.
+    pub(crate) listen: Option<Listen>,
+}
+
+/// Where metrics are read: `unix:/path` or a loopback address with a port.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) enum Listen {
+    Unix(PathBuf),
+    Loopback(SocketAddr),
+}
+
+/// Logs on stderr.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as `info,supervisor=debug`.
+    pub(crate) level: String,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people and journald.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl LogFormat {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            state_dir: "/var/lib/volplane".into(),
+            run_dir: "/run/volplane".into(),
+            docker: Docker::default(),
+            cvmfs: Cvmfs::default(),
+            worker: Worker::default(),
+            metrics: Metrics::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Docker { enabled: true, socket_dir: "/run/docker/plugins".into() }
+    }
+}
+
+impl Default for Cvmfs {
+    fn default() -> Self {
+        Cvmfs {
+            config_dir: "/etc/cvmfs".into(),
+            cache_dir: "/var/cache/volplane/cvmfs".into(),
+            quota_mib: None,
+            deadline_seconds: 10,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// The file is not TOML, or a value has the wrong type or range.
+    #[error("{}: {detail}", path.display())]
+    Content { path: PathBuf, detail: String },
+    /// A key that means nothing.
+    #[error("{}: unknown key {key:?}{hint}", path.display())]
+    UnknownKey { path: PathBuf, key: String, hint: String },
+    /// A path that is not absolute.
+    #[error("{key} is {}, which is not an absolute path", path.display())]
+    Relative { key: &'static str, path: PathBuf },
+}
+
+/// Known keys by table.
+const KEYS: &[(&str, &[&str])] = &[
+    ("", &["state_dir", "run_dir", "docker", "cvmfs", "worker", "metrics", "log"]),
+    ("docker", &["enabled", "socket_dir"]),
+    ("cvmfs", &["config_dir", "cache_dir", "quota_mib", "deadline_seconds"]),
+    ("worker", &["user", "threads"]),
+    ("metrics", &["listen"]),
+    ("log", &["format", "level"]),
+];
+
+impl Config {
+    /// Reads `file`, or the default file if that exists, else takes the defaults.
+    pub(crate) fn read(file: Option<&Path>) -> Result<Config, ConfigError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match read_bounded(path) {
+            Ok(text) => text,
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        Config::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let content = |detail: String| ConfigError::Content { path: path.to_owned(), detail };
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| content(error.to_string()))?;
+        check_keys(&table, "", path)?;
+        for (name, value) in &table {
+            if let Some(inner) = value.as_table() {
+                check_keys(inner, name, path)?;
+            }
+        }
+        let config: Config = toml::from_str(text).map_err(|error| content(error.to_string()))?;
+        let limit = |good: bool, detail: &str| if good { Ok(()) } else { Err(content(detail.to_owned())) };
+        limit(
+            (1..=3600).contains(&config.cvmfs.deadline_seconds),
+            "cvmfs.deadline_seconds is not in 1 to 3600",
+        )?;
+        limit(
+            config.worker.threads.is_none_or(|n| (1..=64).contains(&n)),
+            "worker.threads is not in 1 to 64",
+        )?;
+        limit(config.cvmfs.quota_mib != Some(0), "cvmfs.quota_mib is 0; leave it out for the site's limit")?;
+        Ok(config)
+    }
+
+    /// Checks what flags may have changed.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let paths = [
+            ("state_dir", &self.state_dir),
+            ("run_dir", &self.run_dir),
+            ("docker.socket_dir", &self.docker.socket_dir),
+            ("cvmfs.config_dir", &self.cvmfs.config_dir),
+            ("cvmfs.cache_dir", &self.cvmfs.cache_dir),
+        ];
+        for (key, path) in paths {
+            if !path.is_absolute() {
+                return Err(ConfigError::Relative { key, path: path.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The control socket.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.run_dir.join("control.sock")
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LIMIT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn check_keys(table: &toml::Table, name: &str, path: &Path) -> Result<(), ConfigError> {
+    let Some((_, known)) = KEYS.iter().find(|(of, _)| *of == name) else { return Ok(()) };
+    let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+    let hint = match volume::nearest(key, known.iter().copied()) {
+        Some(near) => format!("; did you mean {near:?}?"),
+        None => format!("; known here: {}", known.join(", ")),
+    };
+    let key = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+    Err(ConfigError::UnknownKey { path: path.to_owned(), key, hint })
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            return if path.is_absolute() {
+                Ok(Listen::Unix(path))
+            } else {
+                Err(format!("{text:?}: not absolute"))
+            };
+        }
+        let address: SocketAddr =
+            text.parse().map_err(|_| format!("{text:?} is neither unix:/path nor address:port"))?;
+        if address.ip().is_loopback() {
+            Ok(Listen::Loopback(address))
+        } else {
+            Err(format!("{text:?} is not a loopback address; metrics are not for other hosts"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("test.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults_and_a_full_one_is_read() {
+        assert_eq!(parse("").unwrap(), Config::default());
+        let config = parse(
+            "state_dir = '/s'\nrun_dir = '/r'\n[docker]\nenabled = false\nsocket_dir = '/p'\n[cvmfs]\nconfig_dir = '/e'\n\
+             cache_dir = '/c'\nquota_mib = 100\ndeadline_seconds = 5\n[worker]\nuser = 'nobody'\nthreads = 8\n\
+             [metrics]\nlisten = '127.0.0.1:9100'\n[log]\nformat = 'json'\nlevel = 'debug'\n",
+        )
+        .unwrap();
+        assert_eq!(config.cvmfs.quota_mib, Some(100));
+        assert_eq!(config.metrics.listen, Some(Listen::Loopback("127.0.0.1:9100".parse().unwrap())));
+        assert_eq!(config.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_neighbour() {
+        assert!(parse("state_dri = '/x'").unwrap_err().ends_with("did you mean \"state_dir\"?"));
+        assert!(
+            parse("[cvmfs]\ncachedir = '/x'")
+                .unwrap_err()
+                .contains("unknown key \"cvmfs.cachedir\"; did you mean")
+        );
+        assert!(parse("[worker]\nxyzzy = 1").unwrap_err().contains("known here: user, threads"));
+    }
+
+    #[test]
+    fn metrics_stay_on_this_host() {
+        assert!(parse("[metrics]\nlisten = '0.0.0.0:9100'").unwrap_err().contains("loopback"));
+        assert!(parse("[metrics]\nlisten = 'unix:relative'").is_err());
+        let unix = parse("[metrics]\nlisten = 'unix:/run/m.sock'").unwrap();
+        assert_eq!(unix.metrics.listen, Some(Listen::Unix("/run/m.sock".into())));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for bad in ["[cvmfs]\ndeadline_seconds = 0", "[worker]\nthreads = 65", "[cvmfs]\nquota_mib = -1"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The control socket's messages (`<run_dir>/control.sock`, mode 0600), described for others in `proto/control.md`.
+//!
+//! Each message is a 4-byte big-endian length and that many bytes of JSON, at most 1 MiB. A client sends one request at a
+//! time and reads one response; several may follow each other on a connection.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use volume::{Fault, MountStatus, OptionMap, VolumeInfo};
+
+/// Most bytes of a message.
+pub(crate) const LIMIT: usize = 1 << 20;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// All mounts.
+    Status,
+    /// Makes a volume available at `target` (bound there), or at the mount's own place without one.
+    Mount {
+        name: String,
+        #[serde(default)]
+        options: OptionMap,
+        #[serde(default)]
+        target: Option<PathBuf>,
+    },
+    /// Takes back what `mount` gave.
+    Umount { target: String },
+    /// All defined volumes.
+    VolumeList,
+    /// Defines a volume.
+    VolumeCreate {
+        name: String,
+        #[serde(default)]
+        options: OptionMap,
+    },
+    /// Forgets a volume.
+    VolumeRemove { name: String },
+    /// One volume with its mount.
+    VolumeInspect { name: String },
+    /// Looks for new revisions and changed configuration now.
+    Refresh,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Response {
+    /// It is done.
+    Ok(serde_json::Value),
+    /// It is not.
+    Error(Fault),
+}
+
+/// Answer to [`Request::Status`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The daemon's version.
+    pub(crate) version: String,
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// All mounts, by key.
+    pub(crate) mounts: Vec<MountStatus>,
+}
+
+/// One volume, as `volume ls` and `volume inspect` show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    pub(crate) name: String,
+    pub(crate) driver: String,
+    /// What it was defined with.
+    pub(crate) options: OptionMap,
+    /// What it is.
+    pub(crate) spec: serde_json::Value,
+    /// Seconds since the epoch, UTC.
+    pub(crate) created_at: u64,
+    pub(crate) mountpoint: Option<PathBuf>,
+    pub(crate) mount: Option<MountStatus>,
+}
+
+impl From<VolumeInfo> for Volume {
+    fn from(info: VolumeInfo) -> Volume {
+        Volume {
+            name: info.name.to_string(),
+            driver: info.spec.driver().to_string(),
+            options: info.options,
+            spec: serde_json::to_value(&info.spec).unwrap_or_default(),
+            created_at: info.created_at,
+            mountpoint: info.mountpoint,
+            mount: info.mount,
+        }
+    }
+}
+
+/// Answer to [`Request::Mount`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mounted {
+    /// Where the volume is.
+    pub(crate) path: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_the_documented_form() {
+        let status: Request = serde_json::from_str(r#"{"op":"status"}"#).unwrap();
+        assert_eq!(status, Request::Status);
+        let mount: Request = serde_json::from_str(r#"{"op":"mount","name":"cms.cern.ch"}"#).unwrap();
+        assert_eq!(
+            mount,
+            Request::Mount { name: "cms.cern.ch".into(), options: OptionMap::new(), target: None }
+        );
+        for bad in [r#"{"op":"mount"}"#, r#"{"op":"reboot"}"#, r#"{"op":"mount","name":"x","tag":"y"}"#, "[]"]
+        {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+    }
+}
