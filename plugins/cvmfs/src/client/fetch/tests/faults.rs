@@ -1,5 +1,7 @@
 //! When something fails.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Longest a call may take with the settings of these tests: its deadline and half a second.
@@ -269,4 +271,142 @@ async fn a_busy_server_is_asked_again_after_a_pause() {
     let began = Instant::now();
     assert_eq!(read(&object(&bench, &id, 7).await.unwrap()), b"content");
     assert!(began.elapsed() >= Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn slow_but_steady_is_waited_for_beyond_the_deadline() {
+    let server = TestServer::start();
+    let mut config = config(&server.url(), "DIRECT");
+    config.deadline = Duration::from_millis(900);
+    config.low_speed_limit = 20;
+    let bench = bench(config);
+    let content = content(1200, 1);
+    let id = server.put_object(&content, Suffix::None, Compression::Zlib);
+    server.fail(&id.url_path(), [Fault::Drip(Duration::from_millis(2))]);
+    let began = Instant::now();
+    let object = bench.fetcher.object(&id, Compression::Zlib, Some(1200)).await.unwrap();
+    assert!(read(&object) == content);
+    assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+    assert_eq!(server.count(&id.url_path()), 1);
+}
+
+#[tokio::test]
+async fn what_failed_is_avoided_and_tried_again_after_its_time() {
+    let (first, second) = (TestServer::start(), TestServer::start());
+    let ids: Vec<ObjectId> =
+        (0..20).map(|n| second.put_object(&content(100, n), Suffix::None, Compression::Zlib)).collect();
+    first.mirror(&second);
+    first.fail_all(Fault::Status(500, vec![]));
+    let mut config = config(&format!("{};{}", first.url(), second.url()), "DIRECT");
+    config.host_reset_after = Duration::from_millis(300);
+    let bench = bench(config);
+    for id in &ids[..10] {
+        object(&bench, id, 100).await.unwrap();
+    }
+    assert!(first.seen().len() <= 2, "{}", first.seen().len());
+    first.fail_all(Fault::None);
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    for id in &ids[10..] {
+        object(&bench, id, 100).await.unwrap();
+    }
+    assert!(first.seen().len() >= 10, "{}", first.seen().len());
+    assert_eq!(sample(&bench.fetcher, "cvmfs_fetch_errors_total"), 0.0);
+}
+
+#[tokio::test]
+async fn one_server_without_an_object_stays_in_use_when_none_has_it() {
+    let (first, second) = (TestServer::start(), TestServer::start());
+    let missing = Algorithm::Sha1.digest(b"nobody has it").with_suffix(Suffix::None);
+    let there = first.put_object(b"content", Suffix::None, Compression::Zlib);
+    second.mirror(&first);
+    let bench = bench(config(&format!("{};{}", first.url(), second.url()), "DIRECT"));
+    let began = Instant::now();
+    let error = object(&bench, &missing, 13).await.unwrap_err();
+    assert!(matches!(error, FetchError::NotFound { .. }), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(1), "all have answered; a pause helps nobody");
+    object(&bench, &there, 7).await.unwrap();
+    assert_eq!((first.count(&there.url_path()), second.count(&there.url_path())), (1, 0));
+}
+
+/// One fault of the ordinary and quick kinds.
+fn quick_fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        4 => Just(Fault::None),
+        1 => Just(Fault::Reset),
+        1 => (0..40_000usize).prop_map(Fault::ResetAfter),
+        1 => (0..40_000usize).prop_map(Fault::TruncateAfter),
+        2 => any::<usize>().prop_map(Fault::FlipBit),
+        1 => (1..5usize).prop_map(Fault::Trailing),
+        1 => (1..50usize).prop_map(Fault::ShortLength),
+        1 => Just(Fault::Hang),
+        1 => (0..300u64).prop_map(|pause| Fault::Slow(Duration::from_millis(pause))),
+        1 => prop_oneof![Just(400), Just(403), Just(404), Just(429), Just(500), Just(503)]
+            .prop_map(|status| Fault::Status(status, vec![])),
+        1 => Just(Fault::Status(502, vec![("X-Squid-Error", "ERR_READ_TIMEOUT 0")])),
+        1 => Just(Fault::Chunked),
+        1 => Just(Fault::UntilClose),
+        1 => Just(Fault::CloseAfter),
+        1 => Just(Fault::Garbage),
+    ]
+}
+
+/// An object's size and what goes wrong with the requests for it, at each of two proxies.
+type Story = (usize, Vec<Fault>, Vec<Fault>);
+
+fn story() -> impl Strategy<Value = Story> {
+    use proptest::collection::vec;
+    (1..600_000usize, vec(quick_fault(), 0..4), vec(quick_fault(), 0..4))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 50, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_schedule_of_faults_gives_wrong_bytes_or_lasts(stories in proptest::collection::vec(story(), 1..12)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (origin, first, second) = (TestServer::start(), TestServer::start(), TestServer::start());
+        let mut config = config(&origin.url(), &format!("{}|{}", first.proxy(), second.proxy()));
+        config.origin.timeout = Duration::from_millis(500);
+        config.deadline = Duration::from_secs(2);
+        let bench = bench(config);
+        let objects: Vec<(ObjectId, Vec<u8>)> = stories
+            .iter()
+            .enumerate()
+            .map(|(number, (length, at_first, at_second))| {
+                let content = content(*length, number as u64);
+                let id = first.put_object(&content, Suffix::None, Compression::Zlib);
+                first.fail(&id.url_path(), at_first.clone());
+                second.fail(&id.url_path(), at_second.clone());
+                (id, content)
+            })
+            .collect();
+        second.mirror(&first);
+        let results = runtime.block_on(async {
+            let mut running = tokio::task::JoinSet::new();
+            for (number, (id, content)) in objects.iter().enumerate() {
+                let (fetcher, id, size) = (Arc::clone(&bench.fetcher), *id, content.len() as u64);
+                running.spawn(async move {
+                    let began = Instant::now();
+                    let result = fetcher.object(&id, Compression::Zlib, Some(size)).await;
+                    (number, began.elapsed(), result)
+                });
+            }
+            running.join_all().await
+        });
+        for (number, took, result) in results {
+            prop_assert!(took < Duration::from_millis(3500), "{took:?} {result:?}");
+            if let Ok(object) = result {
+                prop_assert!(read(&object) == objects[number].1);
+            }
+        }
+        prop_assert_eq!(origin.connections(), 0);
+        // When the trouble is over, everything comes.
+        for (id, content) in &objects {
+            for server in [&first, &second] {
+                server.fail(&id.url_path(), []);
+            }
+            let object = runtime.block_on(bench.fetcher.object(id, Compression::Zlib, Some(content.len() as u64)));
+            prop_assert!(read(&object.unwrap()) == *content);
+        }
+    }
 }
