@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use volume::{Fault, FaultKind, Retry, Revision};
 
 use crate::client::cache::VerifiedRecord;
-use crate::client::catalog::{CatalogRef, Catalogs};
+use crate::client::catalog::{CatalogRef, Catalogs, Dirent, Kind};
 use crate::client::fetch::Fetcher;
 use crate::client::manifest::Manifest;
 use crate::client::selection::{self, Selected};
@@ -348,6 +348,12 @@ async fn open_root(
         return refuse(
             "it is the catalog of a subdirectory, no root catalog; use the hash of a whole revision".into(),
         );
+    }
+    let root_entry = catalog.lookup(b"").map_err(|error| {
+        Fault::new(FaultKind::Untrusted, "open root catalog", &subject, error.to_string())
+    })?;
+    if !matches!(root_entry, Some(Ok(Dirent { kind: Kind::Directory { .. }, .. }))) {
+        return refuse("it has no root directory".into());
     }
     let revision = selected.revision.or(catalog.properties().revision).unwrap_or(0);
     let minimum = policy.blacklist.minimum_revision(&policy.repository);

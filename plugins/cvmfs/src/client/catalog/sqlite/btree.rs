@@ -4,7 +4,7 @@
 //! follows a loop: the depth is bounded, results of an iteration strictly increase, and a search that passes empty pages has a
 //! budget of them.
 
-use super::page::{Database, Page, PageKind, SqliteError};
+use super::page::{Database, PAYLOAD_MAX, Page, PageKind, SqliteError};
 use super::record::varint;
 
 /// Deepest tree; SQLite's own bound.
@@ -94,6 +94,10 @@ impl<'a> TableCursor<'a> {
         self.leaf = Some(level);
         let page = &self.way.levels[level];
         let (found, length, cell) = page.table_cell(index)?;
+        if length > PAYLOAD_MAX {
+            // No row that makes sense is so long. This one fails to decode; those beside it are as good as before.
+            return Ok(Some((found, &[])));
+        }
         let database = self.way.database;
         let payload = database.payload(cell, length, database.largest_local(false), &mut self.overflow)?;
         Ok(Some((found, payload)))

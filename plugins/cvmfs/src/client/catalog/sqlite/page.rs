@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::record::varint;
 
 /// Longest row that is read, in bytes: a catalog row's name, target and extended attributes stay far below.
-const PAYLOAD_MAX: u64 = 256 << 10;
+pub(super) const PAYLOAD_MAX: u64 = 256 << 10;
 
 /// An open database file. Its content never changes.
 pub trait DatabaseFile: Send + Sync + fmt::Debug {
