@@ -94,6 +94,10 @@ impl TrustSource for FetchedUpstream {
         let blob = self.fetcher.small(path, LETTER_MAX, fresh).await;
         blob.map_err(|error| error.fault("fetch certificate"))
     }
+
+    async fn next_server(&self) -> bool {
+        self.fetcher.pass_over_server()
+    }
 }
 
 #[async_trait]
@@ -129,5 +133,61 @@ impl DatabaseFile for Object {
         } else {
             Err(io::ErrorKind::UnexpectedEof.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use volume::FaultKind;
+
+    use super::*;
+    use crate::client::blacklist::Blacklist;
+    use crate::client::cache::{Cache, CacheConfig};
+    use crate::client::certificate::MasterKey;
+    use crate::client::fetch::testserver::TestServer;
+    use crate::client::fetch::{FetchConfig, Origin};
+    use crate::client::manifest::Manifest;
+    use crate::client::trust::{TrustPolicy, VerifiedManifest, establish};
+
+    /// A server whose repository is this fixture.
+    fn server(fqrn: &str) -> TestServer {
+        let server = TestServer::start();
+        let read = |path: &str| std::fs::read(fixtures::repository(fqrn).join(path)).unwrap();
+        let published = read(".cvmfspublished");
+        let certificate = Manifest::parse(&published).unwrap().certificate_path();
+        server.put(&certificate, read(&certificate));
+        server.put(".cvmfspublished", published);
+        server.put(".cvmfswhitelist", read(".cvmfswhitelist"));
+        server
+    }
+
+    fn established(servers: &[&TestServer]) -> Result<VerifiedManifest, Fault> {
+        let urls: Vec<String> = servers.iter().map(|server| server.url()).collect();
+        let origin = Origin::new(urls.join(";").parse().unwrap(), "DIRECT".parse().unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(CacheConfig::new(directory.path().join("cache"), None)).unwrap();
+        let pem = std::fs::read_to_string(fixtures::public_key("mini.cern.ch")).unwrap();
+        let policy = TrustPolicy {
+            repository: "mini.cern.ch".to_owned(),
+            master_keys: vec![MasterKey::from_pem(&pem).unwrap()],
+            blacklist: Blacklist::default(),
+            floor: None,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let fetcher = Fetcher::new(FetchConfig::new("mini.cern.ch", origin), cache);
+            establish(&*FetchedUpstream::new("mini.cern.ch", fetcher), &policy).await
+        })
+    }
+
+    #[test]
+    fn a_server_that_sends_what_is_not_signed_well_is_passed_over() {
+        let (bad, worse, good) =
+            (server("badsig.cern.ch"), server("wrongkey.cern.ch"), server("mini.cern.ch"));
+        established(&[&bad, &worse, &good]).unwrap();
+        assert_eq!(bad.count(".cvmfspublished"), 2, "once more past the caches, then the next server");
+        let fault = established(&[&worse, &bad]).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Untrusted);
+        assert!(fault.detail.contains("none of this node's 1 master keys"), "{fault}");
     }
 }

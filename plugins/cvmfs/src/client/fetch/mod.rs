@@ -104,6 +104,12 @@ impl Fetcher {
         result
     }
 
+    /// The server that is used now sends what cannot be believed although it answers well: uses the next one from here on
+    /// (until the usual reset time). `false` when there is none left that nobody has complained of.
+    pub fn pass_over_server(&self) -> bool {
+        self.site.policy.pass_over_server(self.site.host_reset_after)
+    }
+
     /// An object, verified, from the cache or a server. `expected_size` is the inflated size in the catalog. Concurrent calls
     /// for one object share one transfer, which ends with its last caller.
     pub async fn object(

@@ -107,6 +107,19 @@ impl Policy {
         in_order(&self.servers, |entry| entry.health.avoided_until(now))
     }
 
+    /// Puts the server that is used first out of favour for `period`, if there is another one in favour to use
+    /// instead; says whether there is.
+    pub(super) fn pass_over_server(&self, period: Duration) -> bool {
+        let now = Instant::now();
+        let order = self.servers_in_order();
+        let Some((first, others)) = order.split_first() else { return false };
+        let another = others.iter().any(|other| self.servers[*other].health.avoided_until(now).is_none());
+        if another {
+            self.servers[*first].health.failed(period);
+        }
+        another
+    }
+
     /// `http://server/path`, for messages.
     pub(super) fn describe(&self, route: Route, path: &str) -> Arc<str> {
         let server = &self.server(route).url;
