@@ -2,8 +2,11 @@
 //!
 //! Needs root (mount(2)) and /dev/fuse; without them the tests are skipped and say so.
 
+mod adoption;
 mod harness;
 mod listings;
+mod published;
+mod updates;
 
 /// Whether mounts can be made here.
 fn can_mount() -> bool {
