@@ -1,6 +1,5 @@
 //! A repository behind a loopback server, mounted by a worker in this process, and taken down whatever happens.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,9 +143,4 @@ pub(crate) fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
 /// The error number of reading a whole file.
 pub(crate) fn read_errno(path: &Path) -> Option<i32> {
     std::fs::read(path).err().and_then(|error| error.raw_os_error())
-}
-
-/// A state file that outlives a worker.
-pub(crate) fn state_file() -> File {
-    tempfile::tempfile().unwrap()
 }

@@ -3,6 +3,7 @@
 //! Needs root (mount(2)) and /dev/fuse; without them the tests are skipped and say so.
 
 mod adoption;
+mod behaviour;
 mod harness;
 mod listings;
 mod published;
