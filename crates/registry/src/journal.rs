@@ -80,15 +80,18 @@ impl Journal {
         });
         let (connection, loaded) = match opened {
             Err(error) if is_damage(&error) => {
+                let volumes = load::salvage(path);
                 let aside = move_aside(path).map_err(|source| JournalError::Open {
                     path: path.to_owned(),
                     reason: format!("is damaged ({error}) and cannot be moved aside: {source}"),
                 })?;
                 tracing::error!(
                     journal = %path.display(), moved_to = %aside.display(), %error,
-                    "the journal is damaged; begun anew, mounts are taken from the mount table, volumes must be defined again"
+                    volumes = volumes.len(),
+                    "the journal is damaged; begun anew with the volumes that could still be read, mounts are taken from the mount table"
                 );
-                let connection = open(path).map_err(|error| refusal(path, &error))?;
+                let mut connection = open(path).map_err(|error| refusal(path, &error))?;
+                store::write(&mut connection, volumes.iter())?;
                 let mut loaded = load::load(&connection, boot_id).map_err(|error| refusal(path, &error))?;
                 loaded.damaged = Some(aside);
                 (connection, loaded)

@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 use volume::{Frontend, MountKey, MountState, RefId, VolumeName};
 
 use crate::table::{BindRow, Change, MountRow, ReferenceRow, VolumeRow};
@@ -19,6 +19,27 @@ pub(crate) struct Loaded {
     /// The journal was damaged and lies here now.
     pub(crate) damaged: Option<PathBuf>,
 }
+
+/// The volumes that can still be read from a damaged file: an engine defines a volume again that it does not find, but
+/// without its options.
+pub(super) fn salvage(path: &Path) -> Vec<Change> {
+    let mut volumes = Vec::new();
+    let mut read = || -> rusqlite::Result<()> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut statement = connection.prepare(VOLUMES)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            volumes.extend(volume(row)?);
+        }
+        Ok(())
+    };
+    if let Err(error) = read() {
+        tracing::warn!(%error, "not all volumes of the damaged journal could be read");
+    }
+    volumes
+}
+
+const VOLUMES: &str = "SELECT driver, name, spec, options, created_at, last_key FROM volume";
 
 pub(super) fn load(connection: &Connection, boot_id: &str) -> rusqlite::Result<Loaded> {
     let mut loaded = Loaded::default();
@@ -52,7 +73,7 @@ pub(super) fn load(connection: &Connection, boot_id: &str) -> rusqlite::Result<L
             }
             Ok(())
         };
-    read("SELECT driver, name, spec, options, created_at, last_key FROM volume", volume)?;
+    read(VOLUMES, volume)?;
     read("SELECT driver, key, resolved, state, mountpoint, device FROM mount", mount)?;
     read(
         "SELECT frontend, scope, id, key, volume, settled, target, target_created, target_device FROM reference",

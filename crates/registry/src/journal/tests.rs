@@ -129,6 +129,28 @@ fn a_torn_page_in_the_middle_is_noticed() {
 }
 
 #[test]
+fn volumes_are_saved_out_of_a_file_whose_other_pages_are_torn() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.db");
+    let (journal, _) = open_at(&path, "b");
+    write(&journal, every_change()).unwrap();
+    drop(journal);
+    let connection = Connection::open(&path).unwrap();
+    let page: u64 = connection
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'reference'", [], |row| row.get(0))
+        .map(|page: i64| u64::try_from(page).unwrap())
+        .unwrap();
+    drop(connection);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = usize::try_from((page - 1) * 4096).unwrap();
+    bytes[start..start + 4096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let (_journal, loaded) = open_at(&path, "b");
+    assert!(loaded.damaged.is_some());
+    assert_eq!(loaded.changes, every_change()[..1]);
+}
+
+#[test]
 fn a_newer_layout_and_a_second_daemon_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("registry.db");
