@@ -129,13 +129,10 @@ impl Snapshot {
         }
         match self.walk(path, enter)? {
             Walk::Needs(catalog) => Ok(Tried::NeedsCatalog(catalog)),
-            Walk::Arrived(mounted, _open) => Ok(match self.catalogs.try_entry(&mounted.at, path)? {
-                Tried::NeedsCatalog(catalog) => Tried::NeedsCatalog(catalog),
-                Tried::Ready(None) => Tried::Ready(None),
-                Tried::Ready(Some(dirent)) => {
-                    Tried::Ready(Some(Located { catalog: Arc::clone(&mounted.at), dirent }))
-                }
-            }),
+            Walk::Arrived(mounted, catalog) => {
+                let found = self.catalogs.entry_in(&mounted.at, path, &catalog)?;
+                Ok(Tried::Ready(found.map(|dirent| Located { catalog: Arc::clone(&mounted.at), dirent })))
+            }
         }
     }
 

@@ -167,13 +167,23 @@ impl Catalogs {
         }
     }
 
+    /// The entry of `path` in a catalog that is open already.
+    pub(crate) fn entry_in(
+        &self,
+        at: &CatalogRef,
+        path: &[u8],
+        catalog: &Catalog,
+    ) -> Result<Option<Dirent>, CatalogError> {
+        Ok(named(path, self.answer(at, path, catalog, Catalog::lookup)?)?)
+    }
+
     /// As [`try_entry`](Self::try_entry), fetching the catalog if need be.
     ///
     /// # Errors
     /// As `try_entry`, or the catalog cannot be fetched.
     pub async fn entry(&self, at: &CatalogRef, path: &[u8]) -> Result<Option<Dirent>, CatalogError> {
         let catalog = self.open(at).await?;
-        Ok(named(path, self.answer(at, path, &catalog, Catalog::lookup)?)?)
+        self.entry_in(at, path, &catalog)
     }
 
     /// At most `max` rows of directory `path` after cookie `after` (0 is the beginning), in the order of cookies.

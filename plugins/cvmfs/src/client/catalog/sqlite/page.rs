@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::record::varint;
 
@@ -46,14 +46,20 @@ pub(crate) enum SqliteError {
 }
 
 /// A database file whose header made sense.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Database {
     file: Arc<dyn DatabaseFile>,
     page_size: usize,
     /// Bytes of a page without those reserved at its end.
     usable: usize,
     pages: u32,
+    /// Interior pages, which every search passes, by their number modulo the count of slots. The first of each slot stays:
+    /// no lock, and a bounded size.
+    interior: Box<[OnceLock<(u32, Box<[u8]>)>]>,
 }
+
+/// Bytes of interior pages that a database keeps in memory at most.
+const INTERIOR_BYTES: usize = 128 << 10;
 
 const HEADER_BYTES: usize = 100;
 
@@ -89,7 +95,9 @@ impl Database {
         if number(24) == number(92) && number(28) > pages {
             return Err(SqliteError::Malformed("it is cut off"));
         }
-        Ok(Database { file, page_size, usable, pages })
+        let slots = (INTERIOR_BYTES / page_size).min(file.size() as usize / page_size / 16);
+        let interior = (0..slots.max(1)).map(|_| OnceLock::new()).collect();
+        Ok(Database { file, page_size, usable, pages, interior })
     }
 
     fn read(&self, number: u32, buffer: &mut Vec<u8>) -> Result<(), SqliteError> {
@@ -107,9 +115,21 @@ impl Database {
             return Ok(());
         }
         page.number = 0;
-        self.read(number, &mut page.bytes)?;
+        let slot = &self.interior[number as usize % self.interior.len()];
+        let kept = slot.get().filter(|(kept, _)| *kept == number);
+        match kept {
+            Some((_, bytes)) => {
+                page.bytes.clear();
+                page.bytes.extend_from_slice(bytes);
+            }
+            None => self.read(number, &mut page.bytes)?,
+        }
         page.parse(if number == 1 { HEADER_BYTES } else { 0 }, self.usable)?;
         page.number = number;
+        if kept.is_none() && !page.is_leaf() && slot.get().is_none() {
+            // Whoever is first; another page of the slot is read from the file each time.
+            let _ = slot.set((number, page.bytes.as_slice().into()));
+        }
         Ok(())
     }
 

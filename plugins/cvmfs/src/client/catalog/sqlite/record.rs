@@ -1,7 +1,7 @@
 //! Rows: a header of serial types, then the values.
 
 /// Most columns that a row may have to be read.
-pub(crate) const MAX_COLUMNS: usize = 64;
+pub(crate) const MAX_COLUMNS: usize = 32;
 
 /// One value of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
