@@ -186,12 +186,23 @@ fn hidden_snapshots_are_reached_by_name() {
 }
 
 #[test]
-fn what_is_not_trusted_is_not_mounted() {
+fn what_is_not_trusted_is_not_mounted_and_the_reason_is_named() {
     let server = server(&fixtures::www());
     let cache = tempfile::tempdir().unwrap();
-    for fqrn in fixtures::REFUSED {
+    for (fqrn, reason) in [
+        ("badhash.cern.ch", "the manifest's text does not match its hash line"),
+        ("badsig.cern.ch", "the manifest's signature is not by the repository's certificate"),
+        ("expired.cern.ch", "the whitelist expired at 20261111080719"),
+        ("notlisted.cern.ch", "is not on the whitelist"),
+        ("wlbadsig.cern.ch", "the whitelist's signature is by none of this node's 1 master keys"),
+        ("wlwrongname.cern.ch", "the whitelist names another repository, \"other.cern.ch\""),
+        ("wrongkey.cern.ch", "the whitelist's signature is by none of this node's 1 master keys"),
+        ("wrongname.cern.ch", "the manifest names another repository, \"other.cern.ch\""),
+    ] {
+        assert!(fixtures::REFUSED.contains(&fqrn));
         let payload = Setup::fixture(fqrn, &server, cache.path()).payload();
         let fault = cvmfs::worker::prepare(payload, false).map(drop).unwrap_err();
         assert_eq!(fault.kind, volume::FaultKind::Untrusted, "{fqrn}: {fault}");
+        assert!(fault.to_string().contains(reason), "{fqrn}: {fault}");
     }
 }

@@ -56,6 +56,11 @@ fn only_what_is_insane_fails() {
             assert_eq!(mounts(&snapshot).await, case.mounts, "{case:?}");
             poke(&snapshot, b"", 70).await;
             if case.mounts {
+                let root = snapshot.directory(b"").await.unwrap().unwrap();
+                let rows = snapshot.catalogs().list(&root.catalog, b"", 0, 100).await;
+                let rows = rows.unwrap_or_else(|error| panic!("{case:?}: {error}"));
+                let names = rows.iter().filter_map(|row| row.entry.as_ref().ok());
+                assert!(names.into_iter().any(|dirent| dirent.name == b"good"), "{case:?}");
                 let good = snapshot.lookup(b"/good").await;
                 let good = good.unwrap_or_else(|error| panic!("{case:?}: {error}"));
                 assert!(
