@@ -15,6 +15,9 @@ use super::seal::Seal;
 use super::store::Store;
 use crate::client::hash::ObjectId;
 
+/// Free space is looked at each time an object grew by this.
+const ROOM_EVERY_BYTES: u64 = 64 << 20;
+
 /// Takes the inflated bytes of one object in order. Dropped without [`commit`](Incoming::commit) it leaves nothing. When the
 /// disk fails in the middle, what was written moves to anonymous memory and the rest follows it.
 #[derive(Debug)]
@@ -42,7 +45,8 @@ impl Incoming {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.open()?;
         if let Sink::Disk { file, path } = &self.sink
-            && let Err(error) = file.write_all_at(bytes, self.size)
+            && let Err(error) =
+                self.leaves_room(file, bytes).and_then(|()| file.write_all_at(bytes, self.size))
         {
             self.store.disk.failed("write", path, &error);
             self.ask_for_space(&error);
@@ -100,6 +104,20 @@ impl Incoming {
         let _ = fs::remove_file(path);
         self.store.counters.uncached.fetch_add(1, Ordering::Relaxed);
         Ok(Object::unnamed(reader, self.size))
+    }
+
+    /// A very large object may not fill the disk for everybody else. Looked at once for each so many bytes.
+    fn leaves_room(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        if self.size / ROOM_EVERY_BYTES == (self.size + bytes.len() as u64) / ROOM_EVERY_BYTES {
+            return Ok(());
+        }
+        let disk = rustix::fs::fstatvfs(file)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        if free < (total / 20).max(ROOM_EVERY_BYTES) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 
     fn open(&mut self) -> Result<(), StorageError> {

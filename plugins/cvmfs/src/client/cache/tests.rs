@@ -466,6 +466,18 @@ fn a_full_disk_costs_the_caching_and_gets_well_by_itself() {
 }
 
 #[test]
+fn one_object_does_not_fill_the_disk() {
+    let Some((directory, _mounted)) = Mounted::new("tmpfs", "size=150m,mode=0700") else { return };
+    let cache = open(directory.path(), None);
+    let mut incoming = cache.incoming(id(b"huge"));
+    let piece = vec![7; 1 << 20];
+    let end = (0..200).find_map(|_| incoming.write(&piece).err());
+    assert!(matches!(end, Some(StorageError::Exhausted { .. })), "{end:?}");
+    drop(incoming);
+    assert!(files_below(&directory.path().join("tmp")).iter().all(|path| path.ends_with("lock")));
+}
+
+#[test]
 fn a_disk_full_of_objects_is_squeezed() {
     let Some((directory, _mounted)) = Mounted::new("tmpfs", "size=2m,mode=0700") else { return };
     let cache = open(directory.path(), Some(100 << 20));

@@ -206,7 +206,9 @@ impl Fetcher {
 
     /// What keeps the fetcher or its cache from working well, for people; `None` when nothing does.
     pub fn trouble(&self) -> Option<String> {
-        self.cache.trouble()
+        let troubles: Vec<String> =
+            [self.cache.trouble(), self.stats.trouble()].into_iter().flatten().collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 
     /// Values for the metrics endpoint, the cache's too.

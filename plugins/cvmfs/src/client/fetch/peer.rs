@@ -346,3 +346,56 @@ impl Health {
         self.0.lock().avoid_until.filter(|&until| now < until)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fetch::testserver::{BlackHole, TestServer, refusing};
+
+    #[tokio::test]
+    async fn a_dead_address_of_a_name_costs_little() {
+        let (hole, server) = (BlackHole::open(), TestServer::start());
+        let address = |proxy: String| proxy.strip_prefix("http://").unwrap().parse::<SocketAddr>().unwrap();
+        let peer = Peers::new(4).get(&Authority { host: "localhost".to_owned(), port: 1 });
+        for dead in [hole.proxy(), refusing()] {
+            let began = Instant::now();
+            let addresses = vec![address(dead), server.address()];
+            let (winner, _) = peer.connect_any(addresses).await.unwrap();
+            assert_eq!(winner, server.address());
+            assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        }
+        let none = peer.connect_any(vec![address(refusing())]).await;
+        assert!(matches!(none, Err(ConnectFault::Connect(_))));
+    }
+
+    #[test]
+    fn the_family_decides_the_order() {
+        let v4: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let v6: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        let other: SocketAddr = "192.0.2.2:80".parse().unwrap();
+        let options = |family| ConnectOptions { timeout: Duration::ZERO, max_addresses: 2, family };
+        let all = [v6, v4, other];
+        assert_eq!(order(&all, None, options(AddressFamily::Any)), [v6, v4]);
+        assert_eq!(order(&all, Some(other), options(AddressFamily::Any)), [other, v6]);
+        assert_eq!(order(&all, None, options(AddressFamily::PreferV4)), [v4, other]);
+        assert_eq!(order(&all, Some(v6), options(AddressFamily::V4Only)), [v4, other]);
+    }
+
+    #[test]
+    fn patience_follows_the_pace() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.patience(), PATIENCE_MIN);
+        for _ in 0..100 {
+            pace.add(Duration::from_millis(84));
+        }
+        let patience = pace.patience();
+        assert!(
+            patience >= Duration::from_millis(250) && patience < Duration::from_millis(270),
+            "{patience:?}"
+        );
+        for _ in 0..100 {
+            pace.add(Duration::from_secs(9));
+        }
+        assert_eq!(pace.patience(), PATIENCE_MAX);
+    }
+}

@@ -1,10 +1,10 @@
 //! Counters of one fetcher, and its newest error.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use volume::Sample;
+use volume::{FaultKind, Sample};
 
 use super::FetchError;
 
@@ -24,6 +24,9 @@ pub(super) struct Stats {
     pub(super) wrong_bytes: AtomicU64,
     pub(super) fetch_time: AtomicU64,
     last_error: Mutex<Option<(SystemTime, String)>>,
+    /// Since when, and how often, nobody answered well.
+    is_unreachable: AtomicBool,
+    unreachable: Mutex<Option<(SystemTime, u32)>>,
 }
 
 impl Stats {
@@ -31,20 +34,33 @@ impl Stats {
         self.fetches.fetch_add(1, Ordering::Relaxed);
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.fetch_time.fetch_add(nanoseconds, Ordering::Relaxed);
-        if let Err(error) = result {
-            self.errors.fetch_add(1, Ordering::Relaxed);
-            *self.last_error.lock() = Some((SystemTime::now(), error.to_string()));
+        let Err(error) = result else {
+            if self.is_unreachable.swap(false, Ordering::Relaxed) {
+                *self.unreachable.lock() = None;
+            }
+            return;
+        };
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock() = Some((SystemTime::now(), error.to_string()));
+        if matches!(error.kind(), FaultKind::Unavailable | FaultKind::DeadlineExceeded) {
+            let mut unreachable = self.unreachable.lock();
+            unreachable.get_or_insert_with(|| (SystemTime::now(), 0)).1 += 1;
+            self.is_unreachable.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// What is wrong when nobody has answered well twice in a row, with the time of the first.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let (since, times) = (*self.unreachable.lock())?;
+        let last = self.last_error.lock().as_ref().map(|(_, text)| text.clone()).unwrap_or_default();
+        (times >= 2).then(|| format!("no server or proxy answers well since {}: {last}", utc(since)))
     }
 
     /// `2026-01-02T03:04:05Z text`.
     pub(super) fn last_error(&self) -> Option<String> {
         let last = self.last_error.lock();
         let (time, text) = last.as_ref()?;
-        match der::DateTime::from_system_time(*time) {
-            Ok(time) => Some(format!("{time} {text}")),
-            Err(_) => Some(text.clone()),
-        }
+        Some(format!("{} {text}", utc(*time)))
     }
 
     pub(super) fn samples(&self, connects: u64) -> Vec<Sample> {
@@ -68,4 +84,9 @@ impl Stats {
         .map(|(name, value)| Sample { name: name.to_owned(), labels: Vec::new(), value })
         .collect()
     }
+}
+
+/// ISO 8601; empty for a clock that is far off.
+fn utc(time: SystemTime) -> String {
+    der::DateTime::from_system_time(time).map_or_else(|_| String::new(), |time| time.to_string())
 }

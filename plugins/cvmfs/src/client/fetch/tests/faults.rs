@@ -79,9 +79,11 @@ async fn each_fault_of_the_only_server_ends_within_the_deadline() {
             let small = Instant::now();
             let error = bench.fetcher.small(&id.url_path(), 1000, false).await;
             assert!(error.is_err() && small.elapsed() < LIMIT, "{fault:?} {error:?}");
+            assert!(bench.fetcher.last_error().is_some());
             // It gets well by itself.
             server.fail_all(Fault::None);
             assert_eq!(object(&bench, &id, 200_000).await.unwrap().size(), 200_000);
+            assert_eq!(bench.fetcher.trouble(), None);
         });
     }
     while let Some(done) = running.join_next().await {
@@ -326,6 +328,17 @@ async fn one_server_without_an_object_stays_in_use_when_none_has_it() {
     assert!(began.elapsed() < Duration::from_secs(1), "all have answered; a pause helps nobody");
     object(&bench, &there, 7).await.unwrap();
     assert_eq!((first.count(&there.url_path()), second.count(&there.url_path())), (1, 0));
+}
+
+#[tokio::test]
+async fn unreachable_servers_are_shown_as_trouble() {
+    let bench = bench(config(&format!("{}/repo", refusing()), "DIRECT"));
+    assert_eq!(bench.fetcher.trouble(), None);
+    for _ in 0..2 {
+        bench.fetcher.small("x", 10, false).await.unwrap_err();
+    }
+    let trouble = bench.fetcher.trouble().unwrap();
+    assert!(trouble.starts_with("no server or proxy answers well since 20"), "{trouble}");
 }
 
 /// One fault of the ordinary and quick kinds.
