@@ -2,9 +2,13 @@
 //!
 //! Needs root (mount(2)) and /dev/fuse; without them the tests are skipped and say so.
 
+#![allow(clippy::unwrap_used)] // an integration test: all of it is test code
+
 mod adoption;
+mod all;
 mod behaviour;
 mod harness;
+mod hostile;
 mod listings;
 mod published;
 mod updates;
