@@ -14,6 +14,7 @@
 
 mod calls;
 mod engine;
+pub mod fuzz;
 mod reply;
 mod request;
 mod server;

@@ -1,85 +1,8 @@
 use std::io::Read as _;
 
+use fixtures::hammer;
+
 use super::*;
-
-/// Mutations of each seed in one run, unless the environment variable `FUZZ_ROUNDS` says another number.
-const ROUNDS: usize = 400;
-
-/// Pieces that parsers look for.
-const PIECES: &[&[u8]] = &[
-    b"\n--\n",
-    b"${A:-",
-    b"$((",
-    b"$(",
-    b"if [ ",
-    b" ]; then ",
-    b"fi\n",
-    b"\"",
-    b"'",
-    b"\\",
-    b"&&",
-    b"}",
-    b"-shake128",
-    b"@",
-    b"#",
-    b"..",
-    b"\0",
-    b"\xff\xff\xff\xff\xff\xff\xff\xff",
-    b"18446744073709551616",
-    b"\xf0\x9f\x90\x9f",
-];
-
-/// Marsaglia's xorshift: the same numbers in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % (limit.max(1) as u64)).expect("below an usize")
-    }
-
-    /// One to eight changes.
-    fn mutate(&mut self, seed: &[u8]) -> Vec<u8> {
-        let mut bytes = seed.to_vec();
-        for _ in 0..=self.below(8) {
-            let at = self.below(bytes.len() + 1);
-            let end = (at + self.below(32)).min(bytes.len());
-            match self.below(7) {
-                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
-                1 if at < bytes.len() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
-                2 => drop(bytes.drain(at..end)),
-                3 => {
-                    let copy = bytes[at..end].to_vec();
-                    bytes.splice(at..at, copy);
-                }
-                4 => {
-                    let piece = PIECES[self.below(PIECES.len())];
-                    bytes.splice(at..at, piece.iter().copied());
-                }
-                5 if self.below(4) == 0 => bytes.truncate(at),
-                _ => {
-                    let letters: Vec<u8> = (0..self.below(8)).map(|_| self.below(256) as u8).collect();
-                    bytes.splice(at..end, letters);
-                }
-            }
-        }
-        bytes
-    }
-}
-
-fn hammer(target: fn(&[u8]), seeds: &[Vec<u8>]) {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let rounds = std::env::var("FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-    target(b"");
-    for seed in seeds {
-        target(seed);
-        for _ in 0..rounds {
-            target(&random.mutate(seed));
-        }
-    }
-}
 
 fn published(fqrn: &str, name: &str) -> Vec<u8> {
     std::fs::read(fixtures::repository(fqrn).join(name)).unwrap()
