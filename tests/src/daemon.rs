@@ -193,24 +193,8 @@ impl Drop for Daemon<'_> {
         // Workers outlive the daemon by design; a test's end is the end of theirs.
         abort_connections(&self.scene.path("run"));
         let _ = Command::new("umount").args(["-R", "-l"]).arg(self.scene.path("run/mounts")).output();
-        let marker = self.scene.path("run");
-        for worker in processes_mentioning(&marker) {
+        for worker in process::mentioning(&self.scene.path("run").to_string_lossy()) {
             let _ = Command::new("kill").args(["-9", &worker.to_string()]).status();
         }
     }
-}
-
-/// Processes with `marker` in their command line or open directories, other than this one.
-fn processes_mentioning(marker: &Path) -> Vec<u32> {
-    let marker = marker.to_string_lossy().into_owned();
-    let own = std::process::id();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != own)
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(&marker)
-        })
-        .collect()
 }

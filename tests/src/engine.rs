@@ -106,6 +106,10 @@ impl<'scene> Engine<'scene> {
         running.signal(signal);
         running.wait();
         let _ = fs::remove_file(self.scene.path("dockerd.pid"));
+        // A killed engine's containerd dies with it; as an unreaped orphan it would still look alive to the next engine.
+        let config = self.scene.path("exec/containerd/containerd.toml").to_string_lossy().into_owned();
+        wait::until_true("the engine's containerd has ended", || process::mentioning(&config).is_empty());
+        let _ = fs::remove_file(self.scene.path("exec/containerd/containerd.pid"));
     }
 
     fn host(&self) -> String {
@@ -200,16 +204,8 @@ impl Drop for Engine<'_> {
             }
         }
         // With --live-restore shims and containerd may stay; they have the scene's paths in their command line.
-        let marker = self.scene.path("").to_string_lossy().into_owned();
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).into_owned();
-            if line.contains("containerd") && line.contains(&marker) {
-                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-            }
+        for pid in process::mentioning(&self.scene.path("exec").to_string_lossy()) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
     }
 }

@@ -112,6 +112,20 @@ pub fn run(command: &mut Command) -> String {
     text
 }
 
+/// Processes (other than this one) with `part` in their command line.
+pub fn mentioning(part: &str) -> Vec<u32> {
+    let own = std::process::id();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != own)
+        .filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(part)
+        })
+        .collect()
+}
+
 /// Notes that a test could not be run here and why; the run prints it at its end.
 pub fn skip(test: &str, reason: &str) {
     eprintln!("skipped {test}: {reason}");

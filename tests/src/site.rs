@@ -33,9 +33,9 @@ impl Site {
             let text = fs::read_to_string(&log).unwrap_or_default();
             assert!(server.ended().is_none(), "the web server ended: {text}");
             let at = text.find("http://127.0.0.1:")?;
-            let url: String = text[at..].chars().take_while(|c| !c.is_whitespace()).collect();
-            // The line is complete only with what follows it.
-            (at + url.len() < text.len()).then(|| url.trim_end_matches(['/', ',']).to_owned())
+            let address = text[at..].trim_start_matches("http://");
+            let end = address.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')?;
+            Some(format!("http://{}", &address[..end]))
         });
         Site { server, url }
     }
