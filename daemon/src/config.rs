@@ -35,6 +35,8 @@ pub(crate) struct Docker {
     pub(crate) enabled: bool,
     /// The plugin's socket is `cvmfs.sock` in it.
     pub(crate) socket_dir: PathBuf,
+    /// How long a use is kept that the engine does not repeat, while no mount namespace shows the volume.
+    pub(crate) forgotten_after_seconds: u64,
 }
 
 /// The CernVM-FS client.
@@ -55,8 +57,6 @@ pub(crate) struct Cvmfs {
 pub(crate) struct Worker {
     /// User name or number.
     pub(crate) user: Option<String>,
-    /// FUSE threads per mount.
-    pub(crate) threads: Option<usize>,
 }
 
 /// The Prometheus endpoint.
@@ -119,7 +119,7 @@ impl Default for Config {
 
 impl Default for Docker {
     fn default() -> Self {
-        Docker { enabled: true, socket_dir: "/run/docker/plugins".into() }
+        Docker { enabled: true, socket_dir: "/run/docker/plugins".into(), forgotten_after_seconds: 600 }
     }
 }
 
@@ -160,9 +160,9 @@ pub(crate) enum ConfigError {
 /// Known keys by table.
 const KEYS: &[(&str, &[&str])] = &[
     ("", &["state_dir", "run_dir", "docker", "cvmfs", "worker", "metrics", "log"]),
-    ("docker", &["enabled", "socket_dir"]),
+    ("docker", &["enabled", "socket_dir", "forgotten_after_seconds"]),
     ("cvmfs", &["config_dir", "cache_dir", "quota_mib", "deadline_seconds"]),
-    ("worker", &["user", "threads"]),
+    ("worker", &["user"]),
     ("metrics", &["listen"]),
     ("log", &["format", "level"]),
 ];
@@ -194,10 +194,8 @@ impl Config {
             (1..=3600).contains(&config.cvmfs.deadline_seconds),
             "cvmfs.deadline_seconds is not in 1 to 3600",
         )?;
-        limit(
-            config.worker.threads.is_none_or(|n| (1..=64).contains(&n)),
-            "worker.threads is not in 1 to 64",
-        )?;
+        let grace = config.docker.forgotten_after_seconds;
+        limit((1..=604_800).contains(&grace), "docker.forgotten_after_seconds is not in 1 to 604800")?;
         limit(config.cvmfs.quota_mib != Some(0), "cvmfs.quota_mib is 0; leave it out for the site's limit")?;
         Ok(config)
     }
@@ -278,13 +276,24 @@ mod tests {
         assert_eq!(parse("").unwrap(), Config::default());
         let config = parse(
             "state_dir = '/s'\nrun_dir = '/r'\n[docker]\nenabled = false\nsocket_dir = '/p'\n[cvmfs]\nconfig_dir = '/e'\n\
-             cache_dir = '/c'\nquota_mib = 100\ndeadline_seconds = 5\n[worker]\nuser = 'nobody'\nthreads = 8\n\
+             cache_dir = '/c'\nquota_mib = 100\ndeadline_seconds = 5\n[worker]\nuser = 'nobody'\n\
              [metrics]\nlisten = '127.0.0.1:9100'\n[log]\nformat = 'json'\nlevel = 'debug'\n",
         )
         .unwrap();
         assert_eq!(config.cvmfs.quota_mib, Some(100));
         assert_eq!(config.metrics.listen, Some(Listen::Loopback("127.0.0.1:9100".parse().unwrap())));
         assert_eq!(config.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn the_packaged_file_says_the_defaults() {
+        let packaged = include_str!("../../packaging/volplane.toml");
+        assert_eq!(parse(packaged).unwrap(), Config::default());
+        let uncommented: String = packaged
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .fold(String::new(), |text, line| text + line + "\n");
+        assert_eq!(parse(&uncommented).unwrap(), Config::default());
     }
 
     #[test]
@@ -295,7 +304,7 @@ mod tests {
                 .unwrap_err()
                 .contains("unknown key \"cvmfs.cachedir\"; did you mean")
         );
-        assert!(parse("[worker]\nxyzzy = 1").unwrap_err().contains("known here: user, threads"));
+        assert!(parse("[worker]\nxyzzy = 1").unwrap_err().contains("known here: user"));
     }
 
     #[test]
@@ -308,7 +317,11 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused() {
-        for bad in ["[cvmfs]\ndeadline_seconds = 0", "[worker]\nthreads = 65", "[cvmfs]\nquota_mib = -1"] {
+        for bad in [
+            "[cvmfs]\ndeadline_seconds = 0",
+            "[docker]\nforgotten_after_seconds = 0",
+            "[cvmfs]\nquota_mib = -1",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -113,6 +113,11 @@ fn render(mounts: &[MountStatus], reports: &[(MountKey, WorkerReport)]) -> Strin
             samples.push(sample);
         }
     }
+    let declared = |sample: &&Sample| table::METRICS.iter().any(|metric| metric.name == sample.name);
+    if let Some(stray) = samples.iter().find(|sample| !declared(sample)) {
+        static TOLD: std::sync::Once = std::sync::Once::new();
+        TOLD.call_once(|| tracing::warn!(name = stray.name, "a metric is not declared and not shown"));
+    }
     let mut text = String::new();
     for metric in table::METRICS {
         let of_metric = samples.iter().filter(|sample| sample.name == metric.name);

@@ -62,7 +62,8 @@ async fn serve(config: &Config, inherited: Vec<InheritedFd>) -> Result<(), Serve
         None => None,
     };
     let pool = backends::pool(config, &config.run_dir, stored)?;
-    let registry_config = RegistryConfig::new(&config.state_dir, config.run_dir.join("mounts"));
+    let mut registry_config = RegistryConfig::new(&config.state_dir, config.run_dir.join("mounts"));
+    registry_config.grace = Duration::from_secs(config.docker.forgotten_after_seconds);
     let registry = Registry::open(registry_config, backends::all(config, &pool)).await?;
     let service: Arc<dyn VolumeService> = registry.clone();
 

@@ -78,14 +78,13 @@ pub(crate) fn next(state: MountState, event: Event) -> Option<MountState> {
     row(event).get(column).copied().flatten()
 }
 
-/// What an acquire has to do first in a state that was just looked at, when no other operation on the mount is under
-/// way.
+/// What an acquire has to do first in a state, when no other operation on the mount is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Have it mounted.
     Attach,
-    /// Nothing: it is there.
-    Use,
+    /// Look whether it is what it seems to be.
+    Look,
     /// Take away what is there (a dead mount, or half of an interrupted operation), then go on.
     TakeDown,
 }
@@ -94,7 +93,7 @@ pub(crate) enum Step {
 pub(crate) fn step(state: MountState) -> Step {
     match state {
         MountState::Absent => Step::Attach,
-        MountState::Live => Step::Use,
+        MountState::Live => Step::Look,
         MountState::Attaching | MountState::Stale | MountState::Detaching => Step::TakeDown,
     }
 }
@@ -147,7 +146,7 @@ mod tests {
             for _ in 0..4 {
                 let events: &[Event] = match step(state) {
                     Step::Attach => &[Event::AttachStarts, Event::Attached],
-                    Step::Use => &[],
+                    Step::Look => &[Event::FoundLive],
                     Step::TakeDown => &[Event::DetachStarts, Event::Detached],
                 };
                 for event in events {

@@ -129,8 +129,11 @@ async fn by_ourselves(
         let mut mount_options = fuse::MountOptions::new(&target, fs_name);
         mount_options.allow_other = false;
         let (connection, guard) = fuse::Connection::mount_unprivileged(&mount_options).map_err(|error| {
-            let hint = "is fusermount3 installed (package fuse3), and do you own the directory?";
-            ForegroundError::Mount(error, hint.to_owned())
+            let why =
+                std::error::Error::source(&error).map(|source| format!("{source}; ")).unwrap_or_default();
+            let hint =
+                "is fusermount3 there (package fuse3), may you use /dev/fuse, and is the directory yours?";
+            ForegroundError::Mount(error, format!("{why}{hint}"))
         })?;
         let state = memfd_create(c"mount-state", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
         let serving = prepared.serve(cvmfs::worker::ServeContext {

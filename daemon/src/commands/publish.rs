@@ -67,7 +67,7 @@ fn named(root: &Path, name: &str) -> Result<(), PublishError> {
 /// Serves a directory until Ctrl-C.
 pub(crate) fn serve(directory: &Path, listen: std::net::SocketAddr) -> Result<(), ServeError> {
     let server = FileServer::bind(directory, listen, ServeLimits::default())?;
-    println!("serving {} at http://{}/; Ctrl-C ends it", directory.display(), server.address());
+    println!("serving {} at http://{}/ (Ctrl-C ends it)", directory.display(), server.address());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Start)?;
     runtime.block_on(server.run(async {
