@@ -9,6 +9,12 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::wire::REQUEST_BUFFER_BYTES;
 
+/// The smallest page of all architectures.
+const PAGE_BYTES: usize = 4096;
+
+/// Enough for the longest request that a read-only mount sends: headers and two names.
+const RESIDENT_PAGES: usize = 4;
+
 /// A mapping of its own and not a part of the heap: the kernel wants room for more than a megabyte and fills a page of it,
 /// and memory that the allocator hands out a second time would be resident in full.
 #[derive(Debug)]
@@ -25,7 +31,20 @@ impl RequestBuffer {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new private mapping where the kernel chooses touches no other memory.
         let start = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }?;
-        Ok(Self { start: start.cast() })
+        let mut buffer = Self { start: start.cast() };
+        buffer.make_resident();
+        Ok(buffer)
+    }
+
+    /// Makes the part that requests of a read-only file system fill resident and writable. A process that is killed
+    /// while the kernel copies a request into a page that is not there yet cannot fault it in any more: the kernel
+    /// then fails that request with EIO instead of keeping it for the next server (fuse_dev_do_read in fs/fuse/dev.c).
+    fn make_resident(&mut self) {
+        for page in self.chunks_mut(PAGE_BYTES).take(RESIDENT_PAGES) {
+            // Black-boxed: writing zeros into zeroed memory must not be left out.
+            page[0] = std::hint::black_box(0);
+        }
+        std::hint::black_box(&self[0]);
     }
 }
 
