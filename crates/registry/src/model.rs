@@ -31,7 +31,7 @@ const TARGETS: [(&str, &str); 3] = [("/pods/0", "r0"), ("/pods/1", "r0"), ("/pod
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: std::env::var("REGISTRY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(150),
+        cases: std::env::var("REGISTRY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400),
         failure_persistence: None,
         max_shrink_iters: 2000,
         ..ProptestConfig::default()

@@ -27,18 +27,21 @@ impl Core {
     /// Walks the state table until the mount is live. `true` if it was mounted anew.
     pub(crate) async fn make_live(&self, resolved: &Resolved, deadline: Instant) -> Result<bool, Fault> {
         let key = &resolved.key;
-        // The longest way: what seems live is dead, is taken down, is attached.
+        // The longest way: what is dead is taken down, is looked at once more, is attached.
         for _ in 0..4 {
-            match step(self.state(key)) {
+            // What is believed may be wrong both ways: a mount whose unmounting failed can be alive and in use.
+            let state = match self.state(key) {
+                MountState::Absent => MountState::Absent,
+                _ => self.look(key).await?,
+            };
+            match step(state) {
                 Step::Attach => {
                     self.attach(resolved, deadline).await?;
                     return Ok(true);
                 }
-                Step::Look => {
-                    if self.look(key).await? == MountState::Live {
-                        self.update_payload(resolved).await?;
-                        return Ok(false);
-                    }
+                Step::Use => {
+                    self.update_payload(resolved).await?;
+                    return Ok(false);
                 }
                 Step::TakeDown => self.take_down(key).await?,
             }

@@ -78,13 +78,14 @@ pub(crate) fn next(state: MountState, event: Event) -> Option<MountState> {
     row(event).get(column).copied().flatten()
 }
 
-/// What an acquire has to do first in a state, when no other operation on the mount is under way.
+/// What an acquire has to do first in a state that was just looked at, when no other operation on the mount is under
+/// way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Have it mounted.
     Attach,
-    /// Look whether it is what it seems to be.
-    Look,
+    /// Nothing: it is there.
+    Use,
     /// Take away what is there (a dead mount, or half of an interrupted operation), then go on.
     TakeDown,
 }
@@ -93,7 +94,7 @@ pub(crate) enum Step {
 pub(crate) fn step(state: MountState) -> Step {
     match state {
         MountState::Absent => Step::Attach,
-        MountState::Live => Step::Look,
+        MountState::Live => Step::Use,
         MountState::Attaching | MountState::Stale | MountState::Detaching => Step::TakeDown,
     }
 }
@@ -146,7 +147,7 @@ mod tests {
             for _ in 0..4 {
                 let events: &[Event] = match step(state) {
                     Step::Attach => &[Event::AttachStarts, Event::Attached],
-                    Step::Look => &[Event::FoundLive],
+                    Step::Use => &[],
                     Step::TakeDown => &[Event::DetachStarts, Event::Detached],
                 };
                 for event in events {

@@ -61,3 +61,16 @@ fn a_caller_that_hangs_up_at_any_step_leaves_nothing_new() {
         }
     }
 }
+
+/// Found by the model: an unmount that fails at the start left the state at stale, and the next request took the mount
+/// down without looking, although it lived and a container had it.
+#[test]
+fn a_mount_that_could_not_be_taken_down_is_looked_at_before_it_is_healed() {
+    play(&[
+        Step::DetachFails(true),
+        Step::DiesDuring(Call::Publish(0), 3),
+        Step::DetachFails(false),
+        Step::Run(0, 2),
+        Step::Call(Call::Mount(0, 0, false)),
+    ]);
+}
