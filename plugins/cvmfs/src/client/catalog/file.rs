@@ -137,7 +137,7 @@ impl Catalog {
 
     /// Row id of a path.
     fn row_of(&self, hash: PathHash) -> Result<Option<i64>, CatalogFileError> {
-        let mut index = IndexCursor::new(&self.database, self.rows.path_index);
+        let mut index = IndexCursor::new(&self.database, self.rows.path_index, 2);
         let entry = index.at_or_after(&[hash.high, hash.low])?;
         Ok(entry.filter(|entry| entry.values().starts_with(&[hash.high, hash.low])).map(|entry| entry.row()))
     }
@@ -149,8 +149,8 @@ impl Catalog {
     /// The file cannot be read.
     pub fn list(&self, path: &[u8], after: i64, max: usize) -> Result<Vec<Row>, CatalogFileError> {
         let hash = PathHash::of(path);
-        let mut index = IndexCursor::new(&self.database, self.rows.parent_index);
-        let mut paths = IndexCursor::new(&self.database, self.rows.path_index);
+        let mut index = IndexCursor::new(&self.database, self.rows.parent_index, 2);
+        let mut paths = IndexCursor::new(&self.database, self.rows.path_index, 2);
         let mut table = TableCursor::new(&self.database, self.rows.root);
         let mut rows = Vec::new();
         let mut child = Vec::with_capacity(path.len() + 64);
@@ -216,7 +216,7 @@ impl Catalog {
         let Some(columns) = &self.chunks else {
             return bad("it is in chunks, but its catalog has no table of them");
         };
-        let mut index = IndexCursor::new(&self.database, columns.index);
+        let mut index = IndexCursor::new(&self.database, columns.index, 4);
         let mut table = TableCursor::new(&self.database, columns.root);
         let mut chunks = Vec::new();
         let mut end = 0_u64;
@@ -273,7 +273,7 @@ impl Catalog {
     pub(crate) fn scan(&self) -> Scan<'_> {
         Scan {
             catalog: self,
-            index: IndexCursor::new(&self.database, self.rows.path_index),
+            index: IndexCursor::new(&self.database, self.rows.path_index, 2),
             table: TableCursor::new(&self.database, self.rows.root),
         }
     }

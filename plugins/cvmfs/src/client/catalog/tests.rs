@@ -317,6 +317,23 @@ fn seed() -> Vec<u8> {
     catalog("", &rows, &sql)
 }
 
+/// Found by the test below: with an index entry of four numbers the last was taken for the row id, and a listing did not end.
+#[test]
+fn an_index_with_more_columns_than_its_schema_says_is_malformed() {
+    let rows = [TestRow::directory(b""), TestRow::file(b"/a", 1), TestRow::file(b"/b", 1)];
+    let bytes = database(1024, SCHEMA, |connection| {
+        for row in &rows {
+            row.insert(connection);
+        }
+        let sql = "DROP INDEX idx_catalog_parent; PRAGMA writable_schema=ON; \
+                   CREATE INDEX idx_catalog_parent ON catalog (parent_1, parent_2, size); \
+                   UPDATE sqlite_schema SET sql='CREATE INDEX idx_catalog_parent ON catalog (parent_1, parent_2)' \
+                   WHERE name='idx_catalog_parent'; PRAGMA writable_schema=OFF;";
+        connection.execute_batch(sql).unwrap();
+    });
+    assert!(matches!(open(bytes).unwrap().list(b"", 0, 10), Err(CatalogFileError::Malformed(_))));
+}
+
 /// Fuzzing of catalog rows: flipped, overwritten and moved bytes never panic or hang.
 #[test]
 fn mutated_catalogs_never_panic_or_hang() {

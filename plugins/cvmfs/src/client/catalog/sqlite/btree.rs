@@ -203,16 +203,20 @@ impl IndexEntry {
 pub(crate) struct IndexCursor<'a> {
     way: Way<'a>,
     root: u32,
+    /// Indexed columns and the row id: so many integers has each entry.
+    fields: usize,
     /// Where the last entry was, if it was on a leaf.
     position: Option<(usize, usize)>,
     last: Option<IndexEntry>,
 }
 
-const BAD_ENTRY: SqliteError = SqliteError::Malformed("an index has entries that are no integers");
+const BAD_ENTRY: SqliteError = SqliteError::Malformed("an index has entries of another form");
 
 impl<'a> IndexCursor<'a> {
-    pub(crate) fn new(database: &'a Database, root: u32) -> Self {
-        IndexCursor { way: Way::new(database), root, position: None, last: None }
+    /// `columns` is how many columns are indexed. An entry with another number is malformed: what is taken for its row id
+    /// would be something else.
+    pub(crate) fn new(database: &'a Database, root: u32, columns: usize) -> Self {
+        IndexCursor { way: Way::new(database), root, fields: columns + 1, position: None, last: None }
     }
 
     /// The first entry whose beginning is `target` or larger.
@@ -228,7 +232,7 @@ impl<'a> IndexCursor<'a> {
         if let Some((level, index)) = self.position
             && index + 1 < self.way.levels[level].cells
         {
-            let entry = entry_at(&self.way, level, index + 1)?;
+            let entry = self.entry_at(level, index + 1)?;
             if entry.values() <= last.values() {
                 return Err(SqliteError::Malformed("an index is not in order"));
             }
@@ -258,7 +262,7 @@ impl<'a> IndexCursor<'a> {
         let page = self.way.load(level, number, true)?;
         let (cells, leaf) = (page.cells, page.is_leaf());
         let index = partition(cells, |cell| {
-            let entry = entry_at(&self.way, level, cell)?;
+            let entry = self.entry_at(level, cell)?;
             let beginning = &entry.values()[..target.len().min(entry.count)];
             Ok(if after { beginning > target } else { beginning >= target })
         })?;
@@ -274,13 +278,14 @@ impl<'a> IndexCursor<'a> {
         if leaf {
             self.position = Some((level, index));
         }
-        entry_at(&self.way, level, index).map(Some)
+        self.entry_at(level, index).map(Some)
     }
-}
 
-fn entry_at(way: &Way<'_>, level: usize, index: usize) -> Result<IndexEntry, SqliteError> {
-    let (length, cell) = way.levels[level].index_cell(index)?;
-    let mut overflow = Vec::new();
-    let payload = way.database.payload(cell, length, way.database.largest_local(true), &mut overflow)?;
-    IndexEntry::decode(payload).ok_or(BAD_ENTRY)
+    fn entry_at(&self, level: usize, index: usize) -> Result<IndexEntry, SqliteError> {
+        let database = self.way.database;
+        let (length, cell) = self.way.levels[level].index_cell(index)?;
+        let mut overflow = Vec::new();
+        let payload = database.payload(cell, length, database.largest_local(true), &mut overflow)?;
+        IndexEntry::decode(payload).filter(|entry| entry.count == self.fields).ok_or(BAD_ENTRY)
+    }
 }
