@@ -142,6 +142,11 @@ impl SigningKeys {
         pairs.join(":") + &algorithm.tag().to_uppercase()
     }
 
+    /// Whether whitelists can be signed.
+    pub(super) fn has_master(&self) -> bool {
+        self.master.is_some()
+    }
+
     /// Signs a manifest's hash line: PKCS #1 v1.5 with a SHA-1 `DigestInfo`, whatever the repository's algorithm.
     pub(super) fn sign_manifest(&self, line: &[u8]) -> Vec<u8> {
         self.signing

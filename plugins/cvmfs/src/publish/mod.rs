@@ -39,6 +39,7 @@ mod store;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod whitelist;
 
 pub use error::PublishError;
 pub use history::Tag;

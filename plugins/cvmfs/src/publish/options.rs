@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime};
 use super::error::PublishError;
 use crate::client::hash::{Algorithm, Compression};
 
+/// Thirty days, as the reference tools have it.
+const WHITELIST_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Choices for the life of a repository. Made once, by [`Publisher::create`](super::Publisher::create).
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
@@ -35,7 +38,7 @@ impl CreateOptions {
             fqrn: fqrn.to_owned(),
             algorithm: Algorithm::Sha1,
             ttl: Duration::from_secs(240),
-            whitelist_validity: Duration::from_secs(30 * 24 * 3600),
+            whitelist_validity: WHITELIST_VALIDITY,
             garbage_collectable: true,
             volatile: false,
             metainfo: None,
@@ -114,6 +117,9 @@ pub struct PublishOptions {
     pub volatile: Option<bool>,
     /// New meta information (JSON) for this and later revisions.
     pub metainfo: Option<String>,
+    /// How long a whitelist that is renewed on this occasion is valid: it is when the master key is here and less than half of this
+    /// time is left. `None` never renews it.
+    pub whitelist_validity: Option<Duration>,
     /// Threads that read, compress and hash. `None`: one per core.
     pub threads: Option<usize>,
     /// The time of publication, unless the previous revision is younger; `None` is now. Fixed, it makes a publication
@@ -137,6 +143,7 @@ impl Default for PublishOptions {
             garbage_collectable: None,
             volatile: None,
             metainfo: None,
+            whitelist_validity: Some(WHITELIST_VALIDITY),
             threads: None,
             time: None,
         }
@@ -147,6 +154,9 @@ impl PublishOptions {
     pub(super) fn check(&self) -> Result<(), PublishError> {
         if let Some(ttl) = self.ttl {
             check_ttl(ttl)?;
+        }
+        if let Some(validity) = self.whitelist_validity {
+            check_validity(validity)?;
         }
         if let Some(chunking) = &self.chunking {
             chunking.check()?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use nix::fcntl::Flock;
 
@@ -12,7 +12,7 @@ use super::error::{PublishError, io_error};
 use super::history::{HISTORY_LIMIT, History, Tag};
 use super::keys::SigningKeys;
 use super::nesting;
-use super::options::{CreateOptions, Detection, Phase, Progress, PublishOptions, check_validity};
+use super::options::{CreateOptions, Detection, Phase, Progress, PublishOptions};
 use super::previous::Previous;
 use super::scan::{Entry, Kind, Tree, scan};
 use super::signed::{self, ManifestText, unix_seconds};
@@ -34,7 +34,7 @@ const MANIFEST_LIMIT: u64 = 64 << 10;
 pub struct Publisher {
     pub(super) store: Store,
     pub(super) keys: SigningKeys,
-    fqrn: String,
+    pub(super) fqrn: String,
 }
 
 /// What a publication did.
@@ -166,7 +166,10 @@ impl Publisher {
         self.refuse_inside(source)?;
         let _lock = self.lock()?;
         let old = self.manifest()?;
-        self.check_listed(&old)?;
+        self.check_listed()?;
+        if let Some(validity) = options.whitelist_validity {
+            self.renew_whitelist(&old, validity)?;
+        }
         if let Some(tag) = &options.tag
             && self.history(&old)?.find(&tag.name).is_some()
         {
@@ -215,19 +218,6 @@ impl Publisher {
             objects,
             bytes,
         })
-    }
-
-    /// Renews the whitelist: clients refuse a repository whose whitelist has expired. Also puts a new signing key on it; needs the
-    /// master key.
-    ///
-    /// # Errors
-    /// [`PublishError::Key`] without the master key; [`PublishError::Option`] for a validity out of range.
-    pub fn resign_whitelist(&self, validity: Duration) -> Result<(), PublishError> {
-        check_validity(validity)?;
-        let _lock = self.lock()?;
-        let algorithm = self.manifest()?.root.algorithm;
-        let text = signed::whitelist(&self.fqrn, &self.keys, algorithm, SystemTime::now(), validity)?;
-        self.store.replace(WHITELIST, &text)
     }
 
     pub(super) fn lock(&self) -> Result<Flock<fs::File>, PublishError> {
@@ -315,23 +305,6 @@ impl Publisher {
         }
         self.store.sync()?;
         self.store.replace(MANIFEST, &manifest.sign(&self.keys))
-    }
-
-    /// A manifest signed with a key that is not on the whitelist would shut all clients out.
-    pub(super) fn check_listed(&self, manifest: &ManifestText) -> Result<(), PublishError> {
-        let path = self.store.root().join(WHITELIST);
-        let text = fs::read(&path).map_err(io_error("read", &path))?;
-        let fingerprint = self.keys.fingerprint(manifest.root.algorithm);
-        if text.windows(fingerprint.len()).any(|window| window == fingerprint.as_bytes()) {
-            return Ok(());
-        }
-        Err(PublishError::Key {
-            what: format!("signing key of {}", self.fqrn),
-            reason: format!(
-                "is not on {}, and clients would refuse what it signs: renew the whitelist first",
-                path.display()
-            ),
-        })
     }
 
     /// A repository within the tree would be published into itself, and grow by doing so.

@@ -2,7 +2,8 @@
 //!
 //! It does what clients, proxies and replicas need (GET, HEAD, one range, entity tags, keep-alive, times to live by kind of file)
 //! and nothing else. Everything is bounded: connections, header bytes, the time a peer may idle or take nothing. The kernel keeps
-//! requests inside of the directory (`openat2` with `RESOLVE_BENEATH`), so neither `..` nor a symbolic link leads out of it.
+//! requests inside of the directory (`openat2` with `RESOLVE_BENEATH`), so neither `..` nor a symbolic link leads out of it;
+//! and what is not readable by everybody on this machine (keys) is not served, whoever the server runs as.
 //! Large sites put a caching proxy before it, or use a web server of their own: the files are all there is.
 
 use std::convert::Infallible;

@@ -19,7 +19,7 @@ impl Publisher {
     pub fn roll_back(&self, tag: &str) -> Result<Publication, PublishError> {
         let _lock = self.lock()?;
         let old = self.manifest()?;
-        self.check_listed(&old)?;
+        self.check_listed()?;
         let mut history = self.history(&old)?;
         let target = history.find(tag).ok_or_else(|| unknown(tag))?.clone();
         let id = target.root.with_suffix(Suffix::Catalog);

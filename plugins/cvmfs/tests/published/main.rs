@@ -4,6 +4,8 @@
 //! insane repository fails a test instead of wedging it. Needs root (mount(2)) and /dev/fuse; without them the tests
 //! are skipped and say so.
 
+#![allow(clippy::unwrap_used)] // an integration test: its helper functions are tests as well
+
 #[path = "../mounted/harness.rs"]
 #[allow(dead_code)]
 mod harness;

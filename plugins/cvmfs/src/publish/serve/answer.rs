@@ -24,6 +24,9 @@ const OBJECT_SECONDS: u32 = 259_200;
 /// Manifest and whitelist change with every revision.
 const CHANGING_SECONDS: u32 = 61;
 
+/// Only what everybody on this machine may read is for everybody else.
+const READABLE_BY_ALL: u32 = 0o004;
+
 /// An answer that is not yet a response.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -71,6 +74,10 @@ pub(super) fn answer(root: BorrowedFd<'_>, asked: &Asked) -> Answer {
         Ok(_) => return Answer::refused(StatusCode::NOT_FOUND),
         Err(_) => return Answer::refused(StatusCode::INTERNAL_SERVER_ERROR),
     };
+    // Keys may be beside a repository, and the server may run as their owner.
+    if metadata.mode() & READABLE_BY_ALL == 0 {
+        return Answer::refused(StatusCode::FORBIDDEN);
+    }
     let length = metadata.len();
     let modified = (metadata.mtime(), metadata.mtime_nsec());
     let tag = format!("\"{:x}.{:x}-{:x}-{length:x}\"", modified.0, modified.1, metadata.ino());

@@ -102,6 +102,10 @@ fn nothing_leads_out_of_the_directory() {
         assert!(answer.1.is_empty(), "{path}");
     }
     assert_eq!(status(&site.get("/%00", "")), "400");
+    let key = site.directory.path().join("www/repo.masterkey");
+    std::fs::write(&key, b"secret").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(status(&site.get("/repo.masterkey", "")), "403");
 }
 
 #[test]

@@ -312,6 +312,21 @@ fn mistakes_are_refused_with_a_remedy() {
 }
 
 #[test]
+fn a_whitelist_that_ends_soon_is_renewed_by_the_way() {
+    let day = Duration::from_secs(86_400);
+    let site =
+        Site::new(&CreateOptions { whitelist_validity: 10 * day, ..CreateOptions::new("sw.example.org") });
+    let left =
+        || site.publisher.whitelist_expiry().unwrap().duration_since(std::time::SystemTime::now()).unwrap();
+    assert!(left() < 10 * day && left() > 9 * day);
+    site.publish(&PublishOptions { whitelist_validity: None, ..Default::default() });
+    site.publish(&PublishOptions { whitelist_validity: Some(19 * day), ..Default::default() });
+    assert!(left() < 10 * day, "more than half is left");
+    site.publish_and_check(&PublishOptions::default());
+    assert!(left() > 29 * day);
+}
+
+#[test]
 fn keys_are_files_for_their_owner_only() {
     let site = Site::simple();
     let directory = site.directory.path().join("keys");
