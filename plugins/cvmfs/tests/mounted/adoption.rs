@@ -39,7 +39,7 @@ fn role() {
     }
 }
 
-fn child(role: &str, directory: &Path, stdin: Stdio) -> Child {
+pub(crate) fn child(role: &str, directory: &Path, stdin: Stdio) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "adoption::role", "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
@@ -102,13 +102,13 @@ fn read() {
 }
 
 /// Waits for a line of the child's, and returns it.
-fn line(child: &mut Child, beginning: &str) -> Option<String> {
+pub(crate) fn line(child: &mut Child, beginning: &str) -> Option<String> {
     let output = BufReader::new(child.stdout.as_mut().unwrap());
     output.lines().map_while(Result::ok).find(|line| line.starts_with(beginning))
 }
 
 /// Kills what is left when a test panics.
-struct Children(Vec<Child>);
+pub(crate) struct Children(pub(crate) Vec<Child>);
 
 impl Drop for Children {
     fn drop(&mut self) {

@@ -1,5 +1,7 @@
 //! A repository behind a loopback server, mounted by a worker in this process, and taken down whatever happens.
 
+#![allow(clippy::unwrap_used, dead_code)] // all of it is test code, and other tests use a part of it
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -10,6 +10,7 @@ mod behaviour;
 mod harness;
 mod hostile;
 mod listings;
+mod measure;
 mod published;
 mod updates;
 
