@@ -23,11 +23,15 @@ use volume::{Fault, FaultKind, WorkerReport};
 use self::opening::Site;
 use crate::client::cache::{Cache, CacheConfig};
 use crate::fs::state::State;
-use crate::fs::{All, CvmfsFs, Requests, Served, Shared, Tree, Updates, keep_revision, kept_revision};
+use crate::fs::{
+    All, CvmfsFs, Requests, Served, Shared, Tree, Updates, keep_revision, kept_repositories, kept_revision,
+};
 use crate::payload::{Kind, Payload};
 
 /// The session's own deadline comes after that of the requests, for what got lost.
 const BACKSTOP: Duration = Duration::from_secs(5);
+/// Opening a repository takes a few fetches, one after the other: so many deadlines of one request.
+const PREPARE_DEADLINES: u32 = 4;
 /// How long [`Serving::refresh`] waits for its answer.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -73,7 +77,17 @@ pub fn prepare(payload: serde_json::Value, offline: bool) -> Result<Prepared, Fa
     })?;
     let site = Arc::new(Site::new(cache, payload.owner, payload.deadline(), runtime.handle().clone()));
     let served = match &payload.kind {
-        Kind::One(setup) if !offline => Some(runtime.block_on(site.open(setup, false, None, true))?),
+        Kind::One(setup) if !offline => {
+            let patience = PREPARE_DEADLINES * payload.deadline();
+            let opening = async {
+                let opened = tokio::time::timeout(patience, site.open(setup, false, None, true)).await;
+                opened.unwrap_or_else(|_| {
+                    let detail = format!("not opened within {} s", patience.as_secs());
+                    Err(Fault::new(FaultKind::DeadlineExceeded, "open repository", &setup.repository, detail))
+                })
+            };
+            Some(runtime.block_on(opening)?)
+        }
         Kind::One(setup) => {
             // What cannot be right later either.
             site.check(setup)?;
@@ -126,17 +140,31 @@ impl Prepared {
         let requests = Requests::new(runtime.handle().clone(), payload.deadline());
         let shared = Arc::new(Shared::new(tree, state, requests, Arc::clone(site.cache()), context.backings));
         let config = SessionConfig {
-            threads: opening::cores().clamp(2, 16),
+            threads: (2 * opening::cores()).clamp(4, 16),
             deadline: payload.deadline() + BACKSTOP,
             resend: context.adopted,
         };
         let fs = Arc::new(CvmfsFs { shared: Arc::clone(&shared) });
         let session = Session::start(fs, context.connection, config)
             .map_err(|error| fault("start the FUSE session", &error))?;
+        if let Tree::All(..) = shared.tree {
+            runtime.handle().spawn(reopen(Arc::clone(&shared)));
+        }
         let teller = updates
             .tell(Arc::clone(&shared), session.notifier())
             .map_err(|error| fault("start a thread", &error))?;
         Ok(Serving { shared, session, updates, teller: Mutex::new(Some(teller)), runtime })
+    }
+}
+
+/// Opens the repositories that an earlier worker had open: the kernel has names of them cached, and has to be told when
+/// they change although it asks for nothing.
+async fn reopen(shared: Arc<Shared>) {
+    let Tree::All(all, _) = &shared.tree else { return };
+    for name in kept_repositories(&shared.state) {
+        if let Err(error) = all.get(&name, &shared.state).await {
+            tracing::warn!(repository = name, %error, "repository not opened again");
+        }
     }
 }
 
@@ -190,7 +218,10 @@ impl Drop for Serving {
     fn drop(&mut self) {
         self.updates.stop();
         self.updates.end_telling();
-        if let Some(teller) = self.teller.lock().take() {
+        // It may be waiting for the kernel, which waits for lookups that only the next worker answers.
+        if let Some(teller) = self.teller.lock().take()
+            && teller.is_finished()
+        {
             let _ = teller.join();
         }
     }

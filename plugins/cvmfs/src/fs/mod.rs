@@ -27,5 +27,5 @@ pub(crate) use all::{All, Opener};
 pub(crate) use filesystem::{CvmfsFs, Shared, Tree};
 pub(crate) use requests::Requests;
 pub(crate) use served::{About, Served};
-pub(crate) use updates::{Updates, keep_revision, kept_revision};
+pub(crate) use updates::{Updates, keep_revision, kept_repositories, kept_revision};
 pub(crate) use view::View;

@@ -162,8 +162,18 @@ pub(crate) fn kept_revision(state: &State, repository: &str) -> Option<Resume> {
     serde_json::from_slice(&state.note(&note_name(repository))?).ok()
 }
 
+/// The repositories of which a revision is recorded.
+pub(crate) fn kept_repositories(state: &State) -> Vec<String> {
+    let names = state.note_names();
+    let ours = names.iter().filter_map(|name| name.strip_prefix(NOTE));
+    ours.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
+}
+
+/// What the names of these notes begin with.
+const NOTE: &[u8] = b"revision of ";
+
 fn note_name(repository: &str) -> Vec<u8> {
-    format!("revision of {repository}").into_bytes()
+    [NOTE, repository.as_bytes()].concat()
 }
 
 /// What the kernel knows of a repository.

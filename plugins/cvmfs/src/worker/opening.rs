@@ -35,7 +35,14 @@ pub(super) fn quota(payload: &Payload) -> Result<Option<u64>, Fault> {
             Some(text) => text.parse().map_err(|error: config::values::ValueError| {
                 Fault::new(FaultKind::InvalidArgument, "read option", "CVMFS_QUOTA_LIMIT", error.to_string())
             })?,
-            None => Quota::Bytes(QUOTA_DEFAULT),
+            // The site's own value, as any repository of it sees it: there is one cache for all.
+            None => {
+                let configured = setup.configured.iter().filter_map(|name| name.parse().ok());
+                let mut quotas = configured
+                    .filter_map(|name: Fqrn| setup.repository(&name).ok()?.client_config().ok())
+                    .map(|config| config.quota);
+                quotas.next().unwrap_or(Quota::Bytes(QUOTA_DEFAULT))
+            }
         },
     };
     Ok(match quota {

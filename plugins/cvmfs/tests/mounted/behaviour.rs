@@ -126,3 +126,29 @@ fn statfs_shows_the_cache_and_the_repository() {
     let entries = fixtures::listing("test.cern.ch").unwrap().len() as u64;
     assert!(statfs.files().abs_diff(entries) < 20, "{} {entries}", statfs.files());
 }
+
+#[test]
+fn links_of_a_group_are_one_inode_and_mount_points_keep_theirs() {
+    if !can_mount() {
+        return;
+    }
+    let server = server(&fixtures::www());
+    let cache = tempfile::tempdir().unwrap();
+    let mounted = Setup::fixture("hardlink.cern.ch", &server, cache.path()).mount().unwrap();
+    let listing = fixtures::listing("hardlink.cern.ch").unwrap();
+    let ino = |name: &str| {
+        let path = listing.iter().find(|entry| entry.path.ends_with(format!("/{name}").as_bytes())).unwrap();
+        mounted.join(std::str::from_utf8(&path.path).unwrap()).metadata().unwrap().ino()
+    };
+    assert!(
+        ino("h1") == ino("h2") && ino("h2") == ino("h3") && ino("g1") == ino("g2") && ino("h1") != ino("g1")
+    );
+    drop(mounted);
+    let mounted = Setup::fixture("test.cern.ch", &server, cache.path()).mount().unwrap();
+    let before = mounted.join("nested").metadata().unwrap().ino();
+    let listed = std::fs::read_dir(mounted.path()).unwrap();
+    let mut listed = listed.map(|entry| entry.unwrap()).filter(|entry| entry.file_name() == "nested");
+    assert_eq!(std::os::unix::fs::DirEntryExt::ino(&listed.next().unwrap()), before);
+    assert!(std::fs::read_dir(mounted.join("nested")).unwrap().count() > 0);
+    assert_eq!(mounted.join("nested").metadata().unwrap().ino(), before);
+}

@@ -35,4 +35,9 @@ impl State {
     pub fn note(&self, name: &[u8]) -> Option<Vec<u8>> {
         self.notes.lock().get(name).map(|note| note.value.clone())
     }
+
+    /// The names of all facts.
+    pub fn note_names(&self) -> Vec<Vec<u8>> {
+        self.notes.lock().keys().cloned().collect()
+    }
 }
