@@ -12,8 +12,15 @@ use crate::process::Ending;
 /// Deaths older than this are forgotten.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Weight of deaths within [`WINDOW`] that ends it: five crashes, or ten kills right after the start.
-const LIMIT: u32 = 10;
+/// Weight of deaths within [`WINDOW`] that ends it.
+const LIMIT: u32 = 60;
+
+/// Weight of a crash: five are enough.
+const CRASH: u32 = 12;
+
+/// Weight of a kill right after the start: an admin (or a test) may well kill a few dozen in a row, the kernel's
+/// out-of-memory killer does it without end.
+const BRIEF_KILL: u32 = 1;
 
 /// A worker that is killed sooner than this after it began to serve may have been the reason itself (memory limit).
 const BRIEF: Duration = Duration::from_millis(150);
@@ -42,8 +49,9 @@ impl CrashRecord {
         let from_outside =
             matches!(ending, Ending::Signalled(libc::SIGKILL | libc::SIGTERM) | Ending::Unknown);
         let weight = match served {
-            Some(served) if from_outside => u32::from(served < BRIEF),
-            Some(_) | None => 2,
+            Some(served) if from_outside && served < BRIEF => BRIEF_KILL,
+            Some(_) if from_outside => 0,
+            Some(_) | None => CRASH,
         };
         while self.deaths.front().is_some_and(|(when, _)| now.saturating_duration_since(*when) > WINDOW) {
             self.deaths.pop_front();
@@ -56,7 +64,8 @@ impl CrashRecord {
         if total >= LIMIT {
             return Verdict::GiveUp(self.deaths.len());
         }
-        let doublings = u32::try_from(self.deaths.len() - 1).unwrap_or(u32::MAX).min(8);
+        // Pauses grow with crashes; kills are answered as fast as they come.
+        let doublings = (total / CRASH).min(8);
         Verdict::Again((Duration::from_millis(25) * 2u32.pow(doublings)).min(LONGEST_PAUSE))
     }
 }
@@ -75,6 +84,17 @@ mod tests {
             let verdict = record.note(Some(Duration::from_millis(190)), KILLED, now);
             assert_eq!(verdict, Verdict::Again(Duration::ZERO));
         }
+    }
+
+    #[test]
+    fn fifty_quick_kills_are_survived_and_a_killer_without_end_is_not() {
+        let (mut record, mut now) = (CrashRecord::default(), Instant::now());
+        let mut kill = || {
+            now += Duration::from_millis(80);
+            record.note(Some(Duration::from_millis(40)), KILLED, now)
+        };
+        assert!((0..50).all(|_| matches!(kill(), Verdict::Again(_))));
+        assert!((0..50).any(|_| matches!(kill(), Verdict::GiveUp(_))));
     }
 
     #[test]
