@@ -264,6 +264,8 @@ pub(crate) struct Publish {
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
     #[arg(long)]
+    pub(crate) mount: Option<String>,
+    #[arg(long)]
     pub(crate) uid: Option<u32>,
     #[arg(long)]
     pub(crate) gid: Option<u32>,

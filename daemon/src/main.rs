@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(serve) => serve_daemon(&serve, inherited),
         Command::Worker(arguments) => {
-            logging::start(arguments.log_format, &arguments.log_level);
+            logging::start(arguments.log_format, &arguments.log_level, arguments.mount.as_deref());
             worker::run(&arguments).map_err(Box::from)
         }
         other => run(other),
@@ -51,7 +51,7 @@ fn serve_daemon(
         println!("the settings are good");
         return Ok(());
     }
-    logging::start(config.log.format, &config.log.level);
+    logging::start(config.log.format, &config.log.level, None);
     let inherited = inherited.unwrap_or_else(|error| {
         tracing::warn!(%error, "the service manager's descriptors cannot be used");
         Vec::new()
@@ -75,7 +75,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             }
             Cvmfs::Publish(arguments) => publish::run(&arguments)?,
             Cvmfs::Serve { directory, listen } => {
-                logging::start(config::LogFormat::Text, "warn");
+                logging::start(config::LogFormat::Text, "warn", None);
                 publish::serve(&directory, listen)?;
             }
         },

@@ -38,6 +38,7 @@ pub(crate) fn drop_identity(user: Option<WorkerUser>) -> Result<(), PrivilegeErr
     let root = Uid::effective().is_root();
     raise_open_files(root)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("limit core dumps"))?;
+    be_killable();
     if let (true, Some(user)) = (root, user) {
         caps::clear(None, CapSet::Ambient).map_err(step("clear ambient capabilities"))?;
         caps::clear(None, CapSet::Bounding).map_err(step("clear the bounding set"))?;
@@ -49,6 +50,17 @@ pub(crate) fn drop_identity(user: Option<WorkerUser>) -> Result<(), PrivilegeErr
     nix::sys::prctl::set_no_new_privs().map_err(step("set no_new_privs"))?;
     nix::sys::prctl::set_dumpable(false).map_err(step("forbid tracing"))?;
     Ok(())
+}
+
+/// The daemon may be protected from the out-of-memory killer; a worker, which can be replaced, must not inherit that.
+fn be_killable() {
+    let path = "/proc/self/oom_score_adj";
+    let inherited = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if inherited.is_some_and(|score| score < 0)
+        && let Err(error) = std::fs::write(path, "0")
+    {
+        tracing::warn!(%error, "the worker stays protected from the out-of-memory killer");
+    }
 }
 
 fn become_user(uid: Uid, gid: Gid) -> Result<(), PrivilegeError> {

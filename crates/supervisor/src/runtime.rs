@@ -118,9 +118,8 @@ fn welcome(socket: OwnedFd, daemon: Uid, stage: &Arc<Stage>) -> Result<(), Packe
     let (hello, _): (Hello, _) = packet::receive(socket.as_fd(), 0, Some(GREETING))?;
     let answer = Welcome { version: VERSION, key: stage.key().clone(), serving: stage.is_serving() };
     packet::send(socket.as_fd(), &answer, &[], GREETING)?;
-    if hello.version != VERSION {
-        return Err(PacketError::Malformed(format!("the daemon speaks version {}", hello.version)));
-    }
+    // A daemon of another version decides itself what it can ask of this one; at least GiveConnection stays.
+    tracing::debug!(daemon = hello.version, own = VERSION, role = ?hello.role, "a daemon connected");
     match hello.role {
         Role::Control => stage.attend(socket)?,
         Role::Broker => stage.broker().attach(socket)?,

@@ -19,7 +19,8 @@ use crate::protocol::{REQUEST_FD, REQUEST_LIMIT, SOCKET_FD};
 pub struct Program {
     /// The binary; `/proc/self/exe` also works after an upgrade has replaced the file.
     pub path: PathBuf,
-    /// Its first arguments, for example `worker`; `--uid N --gid N` are appended where the user changes. No secrets.
+    /// Its first arguments, for example `worker`; `--mount KEY` is appended, and `--uid N --gid N` where the user
+    /// changes. No secrets.
     pub arguments: Vec<OsString>,
 }
 
@@ -44,6 +45,8 @@ pub(crate) fn spawn(
     memory.write_all(&json)?;
     let mut command = Command::new(&program.path);
     command.arg0("volplane").args(&program.arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    // Only for people who look at the process list, and for the log.
+    command.args(["--mount", request.key.as_str()]);
     if let Some(user) = user {
         command.args(["--uid", &user.uid.to_string(), "--gid", &user.gid.to_string()]);
     }

@@ -109,11 +109,9 @@ impl Worker {
             Ok(process) => process,
             Err(error) => return Err(given_back(stored)(format!("pid {}: {error}", control.listener_pid))),
         };
-        if welcome.key != request.key || welcome.version != VERSION || !welcome.serving {
+        if welcome.key != request.key || !welcome.serving {
             process.end();
-            let why =
-                format!("it speaks version {}, serves {}: {}", welcome.version, welcome.key, welcome.serving);
-            return Err(given_back(stored)(why));
+            return Err(given_back(stored)(format!("it serves {}: {}", welcome.key, welcome.serving)));
         }
         let mut worker = Worker { process, control, serving_since: Some(Instant::now()), broker: None };
         let connection = match stored {
@@ -126,6 +124,11 @@ impl Worker {
                 }
             },
         };
+        if welcome.version != VERSION {
+            // The mount lives on in its connection; a worker of this version takes it over.
+            worker.process.end();
+            return Err(given_back(Some(connection))(format!("it speaks version {}", welcome.version)));
+        }
         let connection = fuse::Connection::from_fd(connection);
         worker.connect_broker(house, place, &connection);
         Ok((worker, connection))

@@ -52,7 +52,7 @@ pub(crate) fn run(mount: &cli::Mount, target: &Path) -> Result<(), ForegroundErr
     if !root && mount.settings.cvmfs_cache_dir.is_none() {
         config.cvmfs.cache_dir = own_cache()?;
     }
-    logging::start(config.log.format, &config.log.level);
+    logging::start(config.log.format, &config.log.level, None);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     if root {
         runtime.block_on(by_worker(&config, &mount.name, &options, &target))

@@ -19,8 +19,8 @@ fn main() {
     match arguments.get(1).map(String::as_str) {
         Some("worker") => {
             let number = |at: usize| arguments[at].parse::<u32>().unwrap();
-            let user = (arguments.len() > 5)
-                .then(|| WorkerUser { uid: Uid::from_raw(number(3)), gid: Gid::from_raw(number(5)) });
+            let user = (arguments.len() > 7)
+                .then(|| WorkerUser { uid: Uid::from_raw(number(5)), gid: Gid::from_raw(number(7)) });
             supervisor::worker_main(Arc::new(memory::Memory), user).unwrap();
         }
         Some("daemon") => stories::daemon_main(&arguments[2..]),
