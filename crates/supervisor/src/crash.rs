@@ -12,18 +12,15 @@ use crate::process::Ending;
 /// Deaths older than this are forgotten.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Weight of deaths within [`WINDOW`] that ends it.
-const LIMIT: u32 = 60;
+/// So many crashes within [`WINDOW`] end it.
+const CRASHES: usize = 5;
 
-/// Weight of a crash: five are enough.
-const CRASH: u32 = 12;
+/// So many brief lives within [`WINDOW`] end it: each of them may have served something, so this is patient.
+const BRIEF_LIVES: usize = 60;
 
-/// Weight of a kill right after the start: an admin (or a test) may well kill a few dozen in a row, the kernel's
-/// out-of-memory killer does it without end.
-const BRIEF_KILL: u32 = 1;
-
-/// A worker that is killed sooner than this after it began to serve may have been the reason itself (memory limit).
-const BRIEF: Duration = Duration::from_millis(150);
+/// A worker that is killed sooner than this after it began to serve may have been the reason itself (a request that makes
+/// it exceed the memory limit).
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// Longest pause before a new start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +37,8 @@ pub(crate) enum Verdict {
 /// The recent deaths of one mount's workers that count.
 #[derive(Debug, Default)]
 pub(crate) struct CrashRecord {
-    deaths: VecDeque<(Instant, u32)>,
+    crashes: VecDeque<Instant>,
+    brief: VecDeque<Instant>,
 }
 
 impl CrashRecord {
@@ -48,24 +46,22 @@ impl CrashRecord {
     pub(crate) fn note(&mut self, served: Option<Duration>, ending: Ending, now: Instant) -> Verdict {
         let from_outside =
             matches!(ending, Ending::Signalled(libc::SIGKILL | libc::SIGTERM) | Ending::Unknown);
-        let weight = match served {
-            Some(served) if from_outside && served < BRIEF => BRIEF_KILL,
-            Some(_) if from_outside => 0,
-            Some(_) | None => CRASH,
+        let (deaths, limit) = match served {
+            Some(served) if from_outside && served >= BRIEF => return Verdict::Again(Duration::ZERO),
+            Some(_) if from_outside => (&mut self.brief, BRIEF_LIVES),
+            Some(_) | None => (&mut self.crashes, CRASHES),
         };
-        while self.deaths.front().is_some_and(|(when, _)| now.saturating_duration_since(*when) > WINDOW) {
-            self.deaths.pop_front();
+        while deaths.front().is_some_and(|when| now.saturating_duration_since(*when) > WINDOW) {
+            deaths.pop_front();
         }
-        if weight == 0 {
+        deaths.push_back(now);
+        if deaths.len() >= limit {
+            return Verdict::GiveUp(deaths.len());
+        }
+        if limit == BRIEF_LIVES {
             return Verdict::Again(Duration::ZERO);
         }
-        self.deaths.push_back((now, weight));
-        let total: u32 = self.deaths.iter().map(|(_, weight)| weight).sum();
-        if total >= LIMIT {
-            return Verdict::GiveUp(self.deaths.len());
-        }
-        // Pauses grow with crashes; kills are answered as fast as they come.
-        let doublings = (total / CRASH).min(8);
+        let doublings = u32::try_from(deaths.len() - 1).unwrap_or(u32::MAX).min(8);
         Verdict::Again((Duration::from_millis(25) * 2u32.pow(doublings)).min(LONGEST_PAUSE))
     }
 }
@@ -80,10 +76,18 @@ mod tests {
     fn kills_from_outside_never_end_a_mount() {
         let (mut record, mut now) = (CrashRecord::default(), Instant::now());
         for _ in 0..1000 {
-            now += Duration::from_millis(200);
-            let verdict = record.note(Some(Duration::from_millis(190)), KILLED, now);
+            now += Duration::from_millis(1100);
+            let verdict = record.note(Some(Duration::from_millis(1050)), KILLED, now);
             assert_eq!(verdict, Verdict::Again(Duration::ZERO));
         }
+    }
+
+    #[test]
+    fn a_worker_that_is_killed_whenever_it_serves_is_given_up_late() {
+        let (mut record, now) = (CrashRecord::default(), Instant::now());
+        let mut verdicts = (0..60).map(|_| record.note(Some(Duration::from_millis(40)), KILLED, now));
+        assert!(verdicts.by_ref().take(59).all(|verdict| verdict == Verdict::Again(Duration::ZERO)));
+        assert_eq!(verdicts.next(), Some(Verdict::GiveUp(60)));
     }
 
     #[test]

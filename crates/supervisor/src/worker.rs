@@ -88,7 +88,8 @@ impl Worker {
             }
             Ok((Reply::Failed(fault), _)) => Err(StartError::Refused(fault)),
             Ok((other, _)) => Err(StartError::Protocol(format!("{other:?}"))),
-            Err(error) => Err(StartError::Slow(error)),
+            Err(error @ PacketError::TimedOut(_)) => Err(StartError::Slow(error)),
+            Err(error) => Err(StartError::Lost(error)),
         }
     }
 
@@ -195,6 +196,9 @@ pub(crate) enum StartError {
     /// It ended.
     #[error("the worker {0} before it was ready: {1}")]
     Ended(Ending, PacketError),
+    /// It ended, or broke the connection, when it should have begun to serve.
+    #[error("the worker ended before it served: {0}")]
+    Lost(PacketError),
     /// It took too long.
     #[error("the worker was not ready in time: {0}")]
     Slow(PacketError),
@@ -211,9 +215,11 @@ impl StartError {
     pub(crate) fn ending(&self) -> Ending {
         match self {
             StartError::Ended(ending, _) => *ending,
-            StartError::Refused(_) | StartError::Slow(_) | StartError::Protocol(_) | StartError::Host(..) => {
-                Ending::Unknown
-            }
+            StartError::Refused(_)
+            | StartError::Lost(_)
+            | StartError::Slow(_)
+            | StartError::Protocol(_)
+            | StartError::Host(..) => Ending::Unknown,
         }
     }
 
@@ -221,7 +227,7 @@ impl StartError {
     pub(crate) fn into_fault(self, request: &LaunchRequest) -> Fault {
         let kind = match &self {
             StartError::Refused(fault) => return fault.clone(),
-            StartError::Ended(..) | StartError::Protocol(_) => FaultKind::Internal,
+            StartError::Ended(..) | StartError::Lost(_) | StartError::Protocol(_) => FaultKind::Internal,
             StartError::Slow(_) => FaultKind::DeadlineExceeded,
             StartError::Host(..) => FaultKind::Unavailable,
         };
