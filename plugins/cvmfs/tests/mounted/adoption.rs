@@ -17,7 +17,7 @@ use cvmfs::worker::{self, ServeContext};
 use fuse::{Connection, DeviceBackings, MountOptions};
 
 use crate::can_mount;
-use crate::harness::Watchdog;
+use crate::harness::{Watchdog, wait_until};
 use crate::published::{Published, noise};
 
 const ROLE: &str = "CVMFS_TEST_ROLE";
@@ -119,6 +119,55 @@ impl Drop for Children {
     }
 }
 
+/// A directory with what a worker needs, and a mount in it that nobody serves yet.
+pub(crate) fn mount_for(payload: Vec<u8>) -> (tempfile::TempDir, Connection, Watchdog) {
+    let directory = tempfile::tempdir().unwrap();
+    let mount = directory.path().join("mount");
+    std::fs::create_dir(&mount).unwrap();
+    File::create(directory.path().join("state")).unwrap();
+    std::fs::write(directory.path().join("payload.json"), payload).unwrap();
+    let connection = Connection::mount(&MountOptions::new(&mount, "own")).unwrap();
+    (directory, connection, Watchdog(mount))
+}
+
+/// Reads in a process of its own, which a dead server may hold up.
+fn cat(path: &Path) -> Vec<u8> {
+    Command::new("timeout").args(["-s", "KILL", "20", "cat"]).arg(path).output().unwrap().stdout
+}
+
+#[test]
+fn a_revision_that_comes_while_no_worker_lives_is_seen() {
+    if !can_mount() {
+        return;
+    }
+    let published = Published::new();
+    published.write("file", "one");
+    published.write("sub/.cvmfscatalog", "");
+    published.write("sub/file", "one");
+    published.publish();
+    let (directory, connection, watchdog) =
+        mount_for(serde_json::to_vec(&published.setup().payload()).unwrap());
+    let mount = watchdog.0.clone();
+    let device = || Stdio::from(connection.try_clone().unwrap().into_fd());
+    let mut worker = Children(vec![child("worker", directory.path(), device())]);
+    line(&mut worker.0[0], "SERVING").expect("the first worker serves");
+    // The kernel keeps these for an hour.
+    assert_eq!(cat(&mount.join("file")), b"one");
+    assert_eq!(cat(&mount.join("sub/file")), b"one");
+    assert_eq!(cat(&mount.join("added")), b"");
+    worker.0[0].kill().unwrap();
+    worker.0[0].wait().unwrap();
+    published.write("file", "two");
+    published.write("sub/file", "two");
+    published.write("added", "two");
+    published.publish();
+    worker.0[0] = child("adopter", directory.path(), device());
+    line(&mut worker.0[0], "SERVING").expect("the next worker serves");
+    for path in ["file", "sub/file", "added"] {
+        wait_until(path, || cat(&mount.join(path)) == b"two");
+    }
+}
+
 #[test]
 fn readers_notice_no_death_of_a_worker() {
     if !can_mount() {
@@ -138,14 +187,8 @@ fn readers_notice_no_death_of_a_worker() {
     std::fs::copy("/bin/true", published.tree().join("bin/true")).unwrap();
     published.publish();
 
-    let directory = tempfile::tempdir().unwrap();
-    let mount = directory.path().join("mount");
-    std::fs::create_dir(&mount).unwrap();
-    File::create(directory.path().join("state")).unwrap();
-    let payload = serde_json::to_vec(&published.setup().payload()).unwrap();
-    std::fs::write(directory.path().join("payload.json"), payload).unwrap();
-    let connection = Connection::mount(&MountOptions::new(&mount, "own")).unwrap();
-    let _watchdog = Watchdog(mount);
+    let (directory, connection, _watchdog) =
+        mount_for(serde_json::to_vec(&published.setup().payload()).unwrap());
     let device = || Stdio::from(connection.try_clone().unwrap().into_fd());
 
     let mut worker = Children(vec![child("worker", directory.path(), device())]);

@@ -2,16 +2,12 @@
 //!
 //! The memory of a worker is measured on a process of its own, as it has in real life.
 
-use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use fuse::{Connection, MountOptions};
-
-use crate::adoption::{Children, child, line};
+use crate::adoption::{Children, child, line, mount_for};
 use crate::can_mount;
-use crate::harness::Watchdog;
 use crate::published::{Published, noise};
 
 fn resident_kib(pid: u32) -> String {
@@ -49,14 +45,9 @@ fn measure() {
         }
     }
     published.publish();
-    let directory = tempfile::tempdir().unwrap();
-    let mount = directory.path().join("mount");
-    std::fs::create_dir(&mount).unwrap();
-    File::create(directory.path().join("state")).unwrap();
     let payload = serde_json::to_vec(&published.setup().payload()).unwrap();
-    std::fs::write(directory.path().join("payload.json"), payload).unwrap();
-    let connection = Connection::mount(&MountOptions::new(&mount, "own")).unwrap();
-    let _watchdog = Watchdog(mount.clone());
+    let (directory, connection, watchdog) = mount_for(payload);
+    let mount = watchdog.0.clone();
     let device = Stdio::from(connection.try_clone().unwrap().into_fd());
     let mut worker = Children(vec![child("worker", directory.path(), device)]);
     let begun = Instant::now();

@@ -125,3 +125,49 @@ fn a_server_that_is_gone_leaves_the_last_revision_and_a_trouble() {
     assert_eq!(content(&mounted.join("file")).unwrap(), b"content");
     assert!(mounted.serving.report().trouble.is_some());
 }
+
+#[test]
+fn a_server_that_says_nothing_holds_nobody_up() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+    if !can_mount() {
+        return;
+    }
+    let mut published = Published::new();
+    published.write("warm", "warm");
+    published.write("cold", "cold");
+    published.write("colder", "colder");
+    published.publish();
+    let mut setup = published.setup();
+    setup.deadline = Duration::from_secs(3);
+    let mounted = setup.mount().unwrap();
+    assert_eq!(content(&mounted.join("warm")).unwrap(), b"warm");
+    // From here on the server takes connections and never answers.
+    let address = published.server.take().unwrap().address();
+    let mut silent = None;
+    wait_until("the port is free", || {
+        silent = std::net::TcpListener::bind(address).ok();
+        silent.is_some()
+    });
+    let begun = Instant::now();
+    let mut reader = Command::new("cat").arg(mounted.join("cold")).stderr(Stdio::null()).spawn().unwrap();
+    // Others go on meanwhile.
+    assert_eq!(content(&mounted.join("warm")).unwrap(), b"warm");
+    assert!(mounted.join("cold").metadata().unwrap().is_file());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    // A signal ends it at once.
+    wait_until("the reader waits", || {
+        let waiting = mounted.serving.report().details["waiting_requests"].clone();
+        waiting != "0"
+    });
+    let begun = Instant::now();
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    // Without a signal, the deadline does.
+    let begun = Instant::now();
+    let status = Command::new("cat").arg(mounted.join("colder")).stderr(Stdio::null()).status().unwrap();
+    assert!(!status.success());
+    assert!(begun.elapsed() < Duration::from_millis(4500), "{:?}", begun.elapsed());
+    drop(silent);
+}
