@@ -110,6 +110,9 @@ pub(crate) struct Serve {
     /// Where sockets and mountpoints are made [default: /run/volplane]
     #[arg(long, value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
+    /// Take all mounts down at the end, where workers cannot outlive the daemon (as in a managed Docker plugin)
+    #[arg(long)]
+    pub(crate) unmount_on_exit: bool,
     /// Only read the settings, say what is wrong with them, and end
     #[arg(long)]
     pub(crate) check: bool,

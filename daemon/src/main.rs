@@ -56,7 +56,7 @@ fn serve_daemon(
         tracing::warn!(%error, "the service manager's descriptors cannot be used");
         Vec::new()
     });
-    Ok(serve::run(&config, inherited)?)
+    Ok(serve::run(&config, serve.unmount_on_exit, inherited)?)
 }
 
 fn run(command: Command) -> Result<(), Box<dyn Error>> {

@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use volume::{Driver, Fault, VolumeService};
+use volume::{Driver, Fault, VolumeService, WorkerPool};
 
 use crate::config::Config;
 use crate::control;
@@ -35,7 +35,11 @@ pub(crate) enum ServeError {
 }
 
 /// Runs the daemon until SIGTERM or SIGINT. `inherited` are the fds of the service manager.
-pub(crate) fn run(config: &Config, inherited: Vec<InheritedFd>) -> Result<(), ServeError> {
+pub(crate) fn run(
+    config: &Config,
+    unmount_on_exit: bool,
+    inherited: Vec<InheritedFd>,
+) -> Result<(), ServeError> {
     let lock = sockets::lock_run_dir(&config.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -44,14 +48,18 @@ pub(crate) fn run(config: &Config, inherited: Vec<InheritedFd>) -> Result<(), Se
         .thread_stack_size(1 << 20)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(config, inherited));
+    let result = runtime.block_on(serve(config, unmount_on_exit, inherited));
     // Blocking calls that hang in the kernel must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(lock);
     result
 }
 
-async fn serve(config: &Config, inherited: Vec<InheritedFd>) -> Result<(), ServeError> {
+async fn serve(
+    config: &Config,
+    unmount_on_exit: bool,
+    inherited: Vec<InheritedFd>,
+) -> Result<(), ServeError> {
     let (plugin_sockets, stored): (Vec<_>, Vec<_>) =
         inherited.into_iter().partition(|inherited| !inherited.name.starts_with("mount-"));
     // Bound first: what engines ask while the rest starts waits in the backlog and is not refused.
@@ -87,7 +95,7 @@ async fn serve(config: &Config, inherited: Vec<InheritedFd>) -> Result<(), Serve
     wait_for_the_end(&service).await?;
 
     notify(&[NotifyState::Stopping]);
-    tracing::info!("the daemon ends; mounts go on being served");
+    tracing::info!(unmount_on_exit, "the daemon ends");
     stop.send_replace(true);
     for frontend in frontends {
         if tokio::time::timeout(DRAIN, frontend).await.is_err() {
@@ -102,7 +110,19 @@ async fn serve(config: &Config, inherited: Vec<InheritedFd>) -> Result<(), Serve
         watchdog.abort();
     }
     registry.shutdown(DRAIN).await;
+    if unmount_on_exit {
+        take_down(&*service, &*pool).await;
+    }
     Ok(())
+}
+
+/// Takes all mounts down that nobody uses; the next start finds the rest dead and cleans it up.
+async fn take_down(service: &dyn VolumeService, pool: &dyn WorkerPool) {
+    for mount in service.mounts().await {
+        if let Err(fault) = pool.stop(&mount.key, &mount.mountpoint).await {
+            tracing::warn!(%fault, "a mount stays behind");
+        }
+    }
 }
 
 /// The plugin's socket: from the service manager if it gave one, else our own.

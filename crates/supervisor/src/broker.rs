@@ -160,3 +160,87 @@ pub(crate) fn shut_down(socket: &OwnedFd) {
     // The peer may have closed it already; both are what is wanted.
     let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+
+    /// Gives out the length of the file as its id and tells what is closed.
+    struct Fake {
+        closed: Mutex<Sender<u32>>,
+        may_go_on: Mutex<Receiver<()>>,
+    }
+
+    impl Backings for Fake {
+        fn open(&self, file: BorrowedFd<'_>) -> io::Result<u32> {
+            let _ = self.may_go_on.lock().recv();
+            Ok(u32::try_from(fstat(file)?.st_size).unwrap())
+        }
+        fn close(&self, id: u32) {
+            self.closed.lock().send(id).unwrap();
+        }
+    }
+
+    /// A client, what its daemon closes, and the pace of its daemon.
+    fn pair() -> (Arc<BrokerClient>, Receiver<u32>, Sender<()>) {
+        let (worker, daemon) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let (closing, closed) = channel();
+        let (pace, paced) = channel();
+        let fake = Fake { closed: Mutex::new(closing), may_go_on: Mutex::new(paced) };
+        std::thread::spawn(move || answer_calls(&daemon, &fake, Uid::effective()));
+        let client = Arc::new(BrokerClient::default());
+        client.attach(worker).unwrap();
+        (client, closed, pace)
+    }
+
+    fn file(bytes: u64) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn ids_are_given_out_and_back() {
+        let (client, closed, pace) = pair();
+        pace.send(()).unwrap();
+        assert_eq!(client.open(file(42).as_fd()).unwrap(), 42);
+        client.close(42);
+        assert_eq!(closed.recv().unwrap(), 42);
+    }
+
+    #[test]
+    fn an_id_that_comes_too_late_is_given_back() {
+        let (client, closed, pace) = pair();
+        assert_eq!(client.open(file(7).as_fd()).unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+        pace.send(()).unwrap();
+        assert_eq!(closed.recv().unwrap(), 7);
+    }
+
+    #[test]
+    fn without_a_daemon_the_answer_comes_at_once() {
+        let client = BrokerClient::default();
+        assert_eq!(client.open(file(1).as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    }
+
+    #[test]
+    fn a_worker_has_nothing_registered_that_it_could_not_read_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let own = Uid::effective();
+        let writer = File::create(&path).unwrap();
+        let reader = File::open(&path).unwrap();
+        assert!(may_register(reader.as_fd(), own).is_ok());
+        assert!(may_register(reader.as_fd(), Uid::from_raw(own.as_raw() + 1)).is_err(), "of another user");
+        assert!(may_register(writer.as_fd(), own).is_err(), "only written");
+        assert!(may_register(File::open(directory.path()).unwrap().as_fd(), own).is_err(), "a directory");
+        assert!(may_register(File::open("/dev/null").unwrap().as_fd(), own).is_err(), "a device");
+        let by_path = nix::fcntl::open(&path, OFlag::O_PATH, nix::sys::stat::Mode::empty()).unwrap();
+        assert!(may_register(by_path.as_fd(), own).is_err(), "not opened for reading");
+    }
+}

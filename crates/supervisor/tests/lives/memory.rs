@@ -26,6 +26,24 @@ pub fn byte_at(offset: u64) -> u8 {
 
 pub struct Memory;
 
+/// What a worker can still do, as words.
+fn probe(elsewhere: &str) -> String {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None);
+    let tries = [
+        ("write-elsewhere", std::fs::write(format!("{elsewhere}/planted"), "x").is_ok()),
+        ("read-elsewhere", std::fs::read(format!("{elsewhere}/readable")).is_ok()),
+        ("execute", std::process::Command::new("/bin/true").status().is_ok()),
+        ("raw-socket", raw.is_ok()),
+        ("namespace", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).is_ok()),
+        ("signal-daemon", nix::sys::signal::kill(nix::unistd::getppid(), None).is_ok()),
+        ("thread", std::thread::Builder::new().spawn(|| ()).is_ok_and(|thread| thread.join().is_ok())),
+        ("resolve", std::fs::read("/etc/hosts").is_ok()),
+    ];
+    let can: Vec<&str> = tries.iter().filter(|(_, possible)| *possible).map(|(what, _)| *what).collect();
+    can.join(" ")
+}
+
 struct Prepared {
     payload: serde_json::Value,
     offline: bool,
@@ -45,6 +63,9 @@ impl Servant for Memory {
     ) -> Result<Box<dyn PreparedServant>, Fault> {
         if payload["refuse"] == true {
             return Err(Fault::new(FaultKind::Untrusted, "verify", "test", "this payload is refused"));
+        }
+        if let Some(elsewhere) = payload["probe"].as_str() {
+            return Err(Fault::new(FaultKind::Internal, "probe", "test", probe(elsewhere)));
         }
         if payload["die_offline"] == true && offline {
             std::process::exit(101);

@@ -1,6 +1,6 @@
 //! The tests.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -12,6 +12,7 @@ use crate::ground::{Ground, exists, is_alive, kill, right_content, status_line, 
 pub const ALL: &[(&str, fn())] = &[
     ("a_mount_is_served_and_taken_down_without_a_trace", a_mount_is_served_and_taken_down_without_a_trace),
     ("a_worker_has_no_privileges", a_worker_has_no_privileges),
+    ("a_worker_cannot_reach_beyond_its_cache", a_worker_cannot_reach_beyond_its_cache),
     ("a_refusal_of_the_worker_reaches_the_caller_and_leaves_nothing", a_refusal_leaves_nothing),
     ("a_killed_worker_is_replaced_and_its_unanswered_reads_are_answered", a_killed_worker_is_replaced),
     ("a_crash_loop_ends_in_errors_at_once_and_the_mount_can_be_made_anew", a_crash_loop_ends),
@@ -55,6 +56,28 @@ fn a_worker_has_no_privileges() {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("PATH="));
     ground.stop(&pool).unwrap();
+}
+
+fn a_worker_cannot_reach_beyond_its_cache() {
+    let ground = Ground::new();
+    let pool = ground.pool();
+    let open = ground.path("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::write(open.join("readable"), "x").unwrap();
+    let request = ground.request(json!({"probe": open}));
+    let can = ground.runtime.block_on(pool.launch(request)).unwrap_err().detail;
+    if has_landlock() {
+        assert_eq!(can, "thread resolve");
+    } else {
+        println!("skipped in part: this kernel has no Landlock");
+        assert_eq!(can, "write-elsewhere read-elsewhere thread resolve");
+    }
+}
+
+fn has_landlock() -> bool {
+    let features = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    features.contains("landlock_create_ruleset")
 }
 
 fn a_refusal_leaves_nothing() {
