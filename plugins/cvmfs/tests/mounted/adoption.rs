@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cvmfs::payload::{AllSetup, Kind, Owner, Payload};
 use cvmfs::worker::{self, ServeContext};
 use fuse::{Connection, DeviceBackings, MountOptions};
 
@@ -217,4 +218,68 @@ fn readers_notice_no_death_of_a_worker() {
     }
     println!("{deaths} deaths, {rounds} rounds of reading");
     assert!(rounds > 4);
+}
+
+#[test]
+fn a_worker_takes_over_without_any_server() {
+    if !can_mount() {
+        return;
+    }
+    let mut published = Published::new();
+    published.write("file", "content");
+    published.write("large", noise(5, 500 << 10));
+    published.write("sub/.cvmfscatalog", "");
+    published.write("sub/file", "content");
+    published.publish();
+    let config = published.directory.path().join("config");
+    std::fs::create_dir_all(config.join("config.d")).unwrap();
+    let url = published.server.as_ref().unwrap().url("cvmfs/@fqrn@");
+    let key = published.directory.path().join("key.pub");
+    let text = format!("CVMFS_SERVER_URL={url}\nCVMFS_PUBLIC_KEY={}\n", key.display());
+    std::fs::write(config.join("config.d/own.example.org.conf"), text).unwrap();
+    let all = Payload {
+        kind: Kind::All(AllSetup {
+            config_dir: config,
+            overrides: volume::OptionMap::new(),
+            master_keys: Vec::new(),
+            configured: Vec::new(),
+        }),
+        cache_dir: published.setup().cache,
+        deadline_ms: 3000,
+        owner: Owner { uid: 0, gid: 0 },
+    };
+    let one = serde_json::to_vec(&published.setup().payload()).unwrap();
+    let mut mounts = Vec::new();
+    for (payload, below) in [(one, ""), (serde_json::to_vec(&all).unwrap(), "own.example.org")] {
+        let (directory, connection, watchdog) = mount_for(payload);
+        let root = watchdog.0.join(below);
+        let device = Stdio::from(connection.try_clone().unwrap().into_fd());
+        let mut worker = Children(vec![child("worker", directory.path(), device)]);
+        line(&mut worker.0[0], "SERVING").expect("the first worker serves");
+        for path in ["file", "sub/file"] {
+            assert_eq!(cat(&root.join(path)), b"content");
+        }
+        assert!(cat(&root.join("large")) == noise(5, 500 << 10));
+        mounts.push((directory, connection, watchdog, root, worker));
+    }
+    published.server = None;
+    for (directory, connection, _watchdog, root, worker) in &mut mounts {
+        worker.0[0].kill().unwrap();
+        worker.0[0].wait().unwrap();
+        let device = Stdio::from(connection.try_clone().unwrap().into_fd());
+        worker.0[0] = child("adopter", directory.path(), device);
+        line(&mut worker.0[0], "SERVING").expect("the next worker serves");
+        drop_kernel_caches();
+        for path in ["file", "sub/file"] {
+            assert_eq!(cat(&root.join(path)), b"content", "{root:?} {path}");
+        }
+        assert!(cat(&root.join("large")) == noise(5, 500 << 10));
+        let listed = Command::new("ls").arg(&*root).output().unwrap();
+        assert_eq!(listed.stdout, b"file\nlarge\nsub\n");
+    }
+}
+
+/// Has the kernel forget what it can, so that the worker is asked again.
+pub(crate) fn drop_kernel_caches() {
+    let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
 }

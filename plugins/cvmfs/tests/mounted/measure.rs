@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::adoption::{Children, child, line, mount_for};
+use crate::adoption::{Children, child, drop_kernel_caches, line, mount_for};
 use crate::can_mount;
 use crate::published::{Published, noise};
 
@@ -21,10 +21,6 @@ fn timed(what: &str, program: &str, arguments: &[&str]) {
     let begun = Instant::now();
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).status().unwrap();
     println!("{what}: {:.3} s ({status})", begun.elapsed().as_secs_f64());
-}
-
-fn drop_kernel_caches() {
-    let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
 #[test]
