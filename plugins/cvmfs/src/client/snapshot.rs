@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -24,6 +25,8 @@ pub struct Snapshot {
     root: Arc<Mounted>,
     /// By mount point; never shrinks while the revision is current.
     mounted: RwLock<HashMap<Vec<u8>, Arc<Mounted>>>,
+    /// All that the kernel knows was compared with this revision, by this process.
+    settled: AtomicBool,
 }
 
 /// A catalog in the tree.
@@ -55,7 +58,7 @@ impl Snapshot {
     /// A revision by its root catalog. Nothing is fetched.
     pub fn new(catalogs: Arc<Catalogs>, root: CatalogRef, revision: u64) -> Self {
         let root = Arc::new(Mounted { at: Arc::new(root), parent: None, depth: 0 });
-        Snapshot { revision, catalogs, root, mounted: RwLock::default() }
+        Snapshot { revision, catalogs, root, mounted: RwLock::default(), settled: AtomicBool::new(false) }
     }
 
     /// The same tree under another number.
@@ -65,7 +68,18 @@ impl Snapshot {
             catalogs: Arc::clone(&other.catalogs),
             root: Arc::clone(&other.root),
             mounted: RwLock::new(other.mounted.read().clone()),
+            settled: AtomicBool::new(other.is_settled()),
         }
+    }
+
+    /// Whether all that the kernel knows was compared with this revision.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// Notes that the comparison is complete.
+    pub(crate) fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
     }
 
     /// The revision number.

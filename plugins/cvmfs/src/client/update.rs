@@ -67,6 +67,8 @@ impl Update {
     /// all that the kernel knows.
     pub async fn changes(&self, known: &[CatalogRef], sink: &mut Sink<'_>) -> Result<(), CatalogError> {
         let mut work = vec![Work::Both(Arc::new(self.old.root().clone()), Arc::new(self.new.root().clone()))];
+        // What this process compared with the old revision already needs no second comparison.
+        let known = if self.old.is_settled() { &[] } else { known };
         for at in known {
             let (served, _) = self.old.catalog_of(&at.mountpoint).await?;
             // The kernel may know rows of a yet older catalog, if a process died while it spread an update.
@@ -85,6 +87,7 @@ impl Update {
                 Work::Old(old) => comparison.vanished(old, &mut work).await?,
             }
         }
+        self.new.settle();
         Ok(())
     }
 }

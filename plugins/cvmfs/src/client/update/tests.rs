@@ -226,6 +226,37 @@ fn what_an_earlier_process_knew_is_compared() {
 }
 
 #[test]
+fn what_was_compared_once_is_not_told_again() {
+    runtime().block_on(async {
+        let source = Arc::new(FixtureSource::default());
+        let tree = |first: u8, second: u8| {
+            let mut tree = Tree::default();
+            tree.nodes.insert(Vec::new(), (Node::Directory, 0));
+            tree.nodes.insert(b"/first".to_vec(), (Node::File(first), 0));
+            tree.nodes.insert(b"/second".to_vec(), (Node::File(second), 0));
+            tree
+        };
+        let first = update(&source, &tree(1, 1), &tree(2, 1));
+        let known = [first.old.root().clone()];
+        let told = async |update: &Update| {
+            let mut names = Vec::new();
+            update.changes(&known, &mut |change: Change| names.push(change.name)).await.unwrap();
+            names
+        };
+        assert_eq!(told(&first).await, [b"first"]);
+        let root = CatalogRef::root(tree(2, 2).publish(&source), None);
+        let third = Arc::new(Snapshot::new(Arc::clone(first.old.catalogs()), root, 3));
+        assert_eq!(told(&Update { old: Arc::clone(&first.new), new: Arc::clone(&third) }).await, [b"second"]);
+        // Another process cannot know how far this one got.
+        let old = Arc::new(Snapshot::new(Arc::clone(third.catalogs()), first.new.root().clone(), 2));
+        let mut names = told(&Update { old, new: third }).await;
+        names.sort();
+        names.dedup();
+        assert_eq!(names, [&b"first"[..], b"second"]);
+    });
+}
+
+#[test]
 fn a_listing_of_the_old_revision_goes_on_during_an_update() {
     runtime().block_on(async {
         let (_, snapshot) = fixture_source::newest("test.cern.ch");
