@@ -86,7 +86,11 @@ fn take_over(
         let _ending = worker.map(Worker::end);
         return Err("it was unmounted meanwhile".to_owned());
     }
-    let how = if worker.is_some() { "its worker serves" } else { "its connection was in the fd store" };
+    let how = if worker.is_some() {
+        "its worker serves"
+    } else {
+        "its worker does not serve; its connection was saved for a new one"
+    };
     let (keeper, handle) = pool.keeper(place, request).map_err(|fault| fault.to_string())?;
     if !was_stored {
         use std::os::fd::AsFd;

@@ -56,16 +56,26 @@ pub(crate) struct Link {
 impl Link {
     /// Connects to the worker at `directory/name` and greets it.
     pub(crate) fn connect(directory: &Path, name: &str, role: Role) -> Result<(Link, Welcome), PacketError> {
+        let mut link = Link::open(directory, name)?;
+        let welcome = link.greet(role)?;
+        Ok((link, welcome))
+    }
+
+    /// Connects without a word; says who listens, also when that process hangs.
+    pub(crate) fn open(directory: &Path, name: &str) -> Result<Link, PacketError> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
         packet::prepare(&socket)?;
         with_address(directory, name, |address| connect(socket.as_raw_fd(), address))?;
         let listener_pid = getsockopt(&socket, sockopt::PeerCredentials)?.pid();
-        let mut link = Link { socket, listener_pid, next: 1, early: VecDeque::new() };
-        packet::send(link.socket.as_fd(), &Hello { version: VERSION, role }, &[], PROMPT)?;
-        let (welcome, _) = packet::receive(link.socket.as_fd(), 0, Some(PROMPT))?;
-        link.next = 1;
-        Ok((link, welcome))
+        Ok(Link { socket, listener_pid, next: 1, early: VecDeque::new() })
+    }
+
+    /// The first exchange on a connection.
+    pub(crate) fn greet(&mut self, role: Role) -> Result<Welcome, PacketError> {
+        packet::send(self.socket.as_fd(), &Hello { version: VERSION, role }, &[], PROMPT)?;
+        let (welcome, _) = packet::receive(self.socket.as_fd(), 0, Some(PROMPT))?;
+        Ok(welcome)
     }
 
     /// Readable when an answer is there or the worker has gone.

@@ -74,6 +74,19 @@ impl Process {
         };
     }
 
+    /// A duplicate of the first of its descriptors that is `wanted`. Needs the right to trace it (CAP_SYS_PTRACE).
+    pub(crate) fn steal(&self, wanted: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
+        let numbers = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
+        numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok()).find_map(|number| {
+            // SAFETY: a system call with a pidfd that is open and plain numbers.
+            let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), number, 0) };
+            let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+            // SAFETY: the kernel has just made this descriptor for us; nobody else owns it. It is close-on-exec.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            wanted(&fd).then_some(fd)
+        })
+    }
+
     /// Whether it has ended, waiting at most `patience` for it.
     pub(crate) fn has_ended(&self, patience: Duration) -> bool {
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);

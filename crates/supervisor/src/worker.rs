@@ -102,13 +102,22 @@ impl Worker {
         stored: Option<OwnedFd>,
     ) -> Result<(Worker, fuse::Connection), AdoptError> {
         let given_back = |stored| move |why: String| AdoptError { why, stored };
-        let (control, welcome) = match Link::connect(place.directory(), &place.socket_name(), Role::Control) {
-            Ok(connected) => connected,
+        let mut control = match Link::open(place.directory(), &place.socket_name()) {
+            Ok(control) => control,
             Err(error) => return Err(given_back(stored)(error.to_string())),
         };
         let process = match Process::of_stranger(control.listener_pid) {
             Ok(process) => process,
             Err(error) => return Err(given_back(stored)(format!("pid {}: {error}", control.listener_pid))),
+        };
+        let welcome = match control.greet(Role::Control) {
+            Ok(welcome) => welcome,
+            Err(error) => {
+                // It hangs, but what it holds is good for the next one.
+                let connection = stored.or_else(|| process.steal(is_fuse_device));
+                process.end();
+                return Err(given_back(connection)(error.to_string()));
+            }
         };
         if welcome.key != request.key || !welcome.serving {
             process.end();

@@ -20,6 +20,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("a_mount_in_use_is_not_taken_down", a_mount_in_use_is_not_taken_down),
     ("an_unmount_by_others_ends_the_worker", an_unmount_by_others_ends_the_worker),
     ("the_next_pool_adopts_the_worker_of_a_killed_daemon", the_next_pool_adopts),
+    ("a_hung_worker_of_a_killed_daemon_is_replaced", a_hung_worker_of_a_killed_daemon),
     ("daemon_and_worker_dead_without_a_store_are_cleaned_away", both_dead_without_a_store),
     ("files_are_passed_through_also_after_a_new_daemon", files_are_passed_through),
 ];
@@ -188,6 +189,22 @@ fn the_next_pool_adopts() {
     assert!(right_content(&ground.read("plain").stdout));
     ground.stop(&pool).unwrap();
     assert!(!ground.is_mounted());
+}
+
+fn a_hung_worker_of_a_killed_daemon() {
+    let ground = Ground::new();
+    let mut daemon = start_daemon(&ground, "{}");
+    let worker = worker_of(&ground);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let pid = nix::unistd::Pid::from_raw(worker);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let reader = ground.reader("plain");
+    let pool = ground.pool();
+    assert!(right_content(&reader.wait_with_output().unwrap().stdout));
+    assert!(!is_alive(worker));
+    ground.wait_for_successor(&pool, worker);
+    ground.stop(&pool).unwrap();
 }
 
 fn both_dead_without_a_store() {
