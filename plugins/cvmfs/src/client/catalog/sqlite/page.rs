@@ -55,8 +55,11 @@ pub(crate) struct Database {
     pages: u32,
     /// Interior pages, which every search passes, by their number modulo the count of slots. The first of each slot stays:
     /// no lock, and a bounded size.
-    interior: Box<[OnceLock<(u32, Box<[u8]>)>]>,
+    interior: Box<[OnceLock<KeptPage>]>,
 }
+
+/// A page's number and bytes.
+type KeptPage = (u32, Box<[u8]>);
 
 /// Bytes of interior pages that a database keeps in memory at most.
 const INTERIOR_BYTES: usize = 128 << 10;
