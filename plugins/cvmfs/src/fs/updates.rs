@@ -231,6 +231,10 @@ impl Kernel<'_> {
             return Some(directory);
         }
         let Ok(Tried::Ready(Some(located))) = update.new.try_lookup(path) else { return None };
+        if located.dirent.link_group != 0 {
+            // Its node may be recorded under a name that is gone: only a lookup of this one finds its new attributes.
+            return None;
+        }
         let chunks = match &located.dirent.kind {
             Kind::Regular(content) if content.chunked => {
                 let catalogs = self.served.repository.catalogs();

@@ -194,7 +194,8 @@ impl State {
 
     /// Counts one lookup of the node with this key, recording it if it is new. Its id.
     ///
-    /// The catalog of a known node becomes `catalog`: the newest place where it was seen.
+    /// The catalog and the path of a known node become these: the newest place where it was seen. Only a file of several
+    /// names has several paths.
     pub fn remember(&self, key: NodeKey, catalog: &[u8], path: &[u8]) -> io::Result<u64> {
         let found = self.intern(catalog)?;
         let mut attempt = 0;
@@ -209,6 +210,18 @@ impl State {
                     drop(shard);
                     attempt += 1;
                     continue;
+                }
+                if *node.path != *path {
+                    drop(shard);
+                    match self.relocate(id, key, found, path) {
+                        Ok(true) => return Ok(id),
+                        // It was forgotten meanwhile: look again.
+                        Ok(false) => continue,
+                        Err(error) => {
+                            self.release_catalog(found);
+                            return Err(error);
+                        }
+                    }
                 }
                 let before = node.catalog;
                 node.lookups += 1;
@@ -262,6 +275,40 @@ impl State {
         let node =
             Node { key, path: path.into(), lookups: 1, extent, catalog, opens: 0, mode: IoMode::Cached };
         shard.insert(id, node);
+        Ok(true)
+    }
+
+    /// Counts a lookup of a known node under another path; `false` if it is known no more. Both records are good: when a kill
+    /// leaves the two, either may be dropped.
+    fn relocate(&self, id: u64, key: NodeKey, catalog: u32, path: &[u8]) -> io::Result<bool> {
+        if path.len() > PATH_MAX_BYTES {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        }
+        let extent = self.allocate(record::node_slots(path.len()))?;
+        let mut shard = self.shard(id).lock();
+        let Some(node) = shard.get_mut(&id).filter(|node| node.key == key) else {
+            drop(shard);
+            self.free(extent)?;
+            return Ok(false);
+        };
+        let (lookups, opens, mode) = (node.lookups + 1, node.opens, node.mode);
+        if let Err(error) =
+            self.write_record(extent, &Record::Node { id, lookups, catalog, opens, mode, key, path })
+        {
+            drop(shard);
+            self.free(extent)?;
+            return Err(error);
+        }
+        node.lookups = lookups;
+        node.path = path.into();
+        let before = std::mem::replace(&mut node.catalog, catalog);
+        let left = std::mem::replace(&mut node.extent, extent);
+        let freed = self.write_free(left);
+        drop(shard);
+        if freed.is_ok() {
+            self.extents.lock().give_back(left);
+        }
+        self.release_catalog(before);
         Ok(true)
     }
 

@@ -323,3 +323,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_of_several_names_is_recorded_under_the_one_that_was_seen_last() {
+    let file = file();
+    let state = State::create(file.try_clone().unwrap()).unwrap();
+    let id = state.remember(key(1), b"old", b"/removed").unwrap();
+    state.open_file(id, IoMode::Passthrough(3)).unwrap();
+    let long = [b"/".as_slice(), &[b'n'; 500]].concat();
+    assert_eq!(state.remember(key(1), b"new", &long).unwrap(), id);
+    let check = |state: &State| {
+        let view = state.get(id).unwrap();
+        assert_eq!((&view.path[..], &view.catalog[..]), (&long[..], &b"new"[..]));
+        assert_eq!(state.nodes(), 1);
+    };
+    check(&state);
+    drop(state);
+    let (state, loaded) = State::open(file).unwrap();
+    assert_eq!(loaded, Loaded { nodes: 1, torn: 0 });
+    check(&state);
+    assert_eq!(state.forget(id, 1).unwrap(), None);
+    assert_eq!(state.forget(id, 1).unwrap(), Some(IoMode::Passthrough(3)));
+    assert_eq!(state.nodes(), 0);
+}
