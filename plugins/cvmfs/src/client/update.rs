@@ -75,6 +75,10 @@ impl Update {
             if *served != *at && served.digest != at.digest {
                 let at = Arc::new(at.clone());
                 let (new, _) = self.new.catalog_of(&at.mountpoint).await?;
+                if *new == *at {
+                    // The kernel has looked at the new revision already.
+                    continue;
+                }
                 let both = new.mountpoint == at.mountpoint;
                 work.push(if both { Work::Both(at, new) } else { Work::Old(at) });
             }

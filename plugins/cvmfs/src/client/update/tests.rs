@@ -108,6 +108,25 @@ proptest! {
     }
 
     #[test]
+    fn who_looks_at_the_new_revision_first_does_not_spoil_it(old in any_tree(), new in any_tree()) {
+        runtime().block_on(async {
+            let source = Arc::new(FixtureSource::default());
+            let update = update(&source, &old, &new);
+            tree(&update.old, b"").await;
+            let mut found = BTreeSet::new();
+            let mut sink = |change: Change| {
+                let slash = if change.name.is_empty() { &b""[..] } else { b"/" };
+                found.insert([&change.parent, slash, &change.name].concat());
+            };
+            update.changes(&[update.new.root().clone()], &mut sink).await.unwrap();
+            prop_assert!(difference(&old, &new).keys().all(|path| found.contains(path)));
+            let walked: Vec<_> = tree(&update.new, b"").await.into_keys().collect();
+            prop_assert!(walked.iter().eq(new.nodes.keys()));
+            Ok(())
+        })?;
+    }
+
+    #[test]
     fn with_some_loaded_nothing_that_was_known_is_missed(
         old in any_tree(),
         new in any_tree(),
