@@ -16,8 +16,8 @@ use crate::can_mount;
 use crate::harness::{Mounted, Setup, server, wait_until};
 use crate::reader::view;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const FQRN: &str = "published.example.org";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const FQRN: &str = "published.example.org";
 
 fn write(path: &Path, content: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -66,7 +66,7 @@ fn sample(tree: &Path) {
     let _ = rustix::fs::setxattr(&noted, "user.note", b"\x00\xff", rustix::fs::XattrFlags::empty());
 }
 
-fn mount(url: &str, cache: &Path, keys: &Path, revision: Revision) -> Mounted {
+pub(crate) fn mount(url: &str, cache: &Path, keys: &Path, revision: Revision) -> Mounted {
     let parameters = vec![
         ("CVMFS_SERVER_URL".to_owned(), url.to_owned()),
         ("CVMFS_CLAIM_OWNERSHIP".to_owned(), "no".to_owned()),
@@ -84,7 +84,7 @@ fn mount(url: &str, cache: &Path, keys: &Path, revision: Revision) -> Mounted {
 }
 
 /// What differs; of inode numbers only the grouping counts.
-fn differing(seen: &View, tree: &View) -> Vec<String> {
+pub(crate) fn differing(seen: &View, tree: &View) -> Vec<String> {
     let mut lines = differences(tree.entries(), seen.entries());
     lines.extend(
         seen.broken.iter().map(|(path, errno)| format!("{}: errno {errno}", String::from_utf8_lossy(path))),

@@ -12,6 +12,7 @@ mod harness;
 
 mod cycle;
 mod forged;
+mod random;
 mod reader;
 
 /// Whether mounts can be made here.
