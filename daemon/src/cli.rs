@@ -72,7 +72,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Volume,
     },
-    /// Look for new revisions and changed configuration now
+    /// Look for new revisions of all mounts now
     Refresh {
         #[command(flatten)]
         daemon: Daemon,
@@ -230,7 +230,7 @@ pub(crate) enum Cvmfs {
     Publish(Publish),
     /// Serve repositories over HTTP, for trying things out
     #[command(after_help = "Example:\n  volplane cvmfs serve /srv/cvmfs --listen 127.0.0.1:8000\n  \
-        volplane mount -o server=http://127.0.0.1:8000/sw.example.org -o public_key=./sw.example.org.pub sw.example.org /mnt")]
+        volplane mount -o server=http://127.0.0.1:8000/sw.example.org -o public_key=$PWD/sw.example.org.pub sw.example.org /mnt")]
     Serve {
         /// Directory of repositories
         directory: PathBuf,
@@ -294,6 +294,10 @@ impl Settings {
         }
         if let Some(directory) = &self.cvmfs_cache_dir {
             config.cvmfs.cache_dir.clone_from(directory);
+        }
+        // Workers hear of it as well: they are started with this filter.
+        if let Ok(filter) = std::env::var("RUST_LOG") {
+            config.log.level = filter;
         }
         config.check()?;
         Ok(config)

@@ -45,7 +45,7 @@ pub(crate) struct Docker {
 pub(crate) struct Cvmfs {
     pub(crate) config_dir: PathBuf,
     pub(crate) cache_dir: PathBuf,
-    /// Size of the shared cache, MiB; over the site's CVMFS_QUOTA_LIMIT.
+    /// Size of the shared cache, MiB, where neither the site nor the volume sets CVMFS_QUOTA_LIMIT.
     pub(crate) quota_mib: Option<u64>,
     /// Longest time for one system call on a mount, seconds.
     pub(crate) deadline_seconds: u64,

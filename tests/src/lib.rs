@@ -4,6 +4,7 @@
 //! in directories of its own.
 
 pub mod daemon;
+pub mod document;
 pub mod engine;
 pub mod podman;
 pub mod process;

@@ -67,7 +67,7 @@ pub trait Backend: Send + Sync {
     /// Looks at a mount. Bounded by a second.
     async fn inspect(&self, key: &MountKey, mountpoint: &Path) -> Inspection;
 
-    /// Applies changed configuration or credentials and looks for a new revision now.
+    /// Looks for a new revision now. What was resolved stays: changed configuration counts from the next attach on.
     async fn refresh(&self, key: &MountKey) -> Result<(), Fault>;
 
     /// Takes it down. [`crate::FaultKind::InUse`] if the kernel says that somebody uses it (nothing has changed

@@ -39,7 +39,7 @@ pub(crate) enum Request {
     VolumeRemove { name: String },
     /// One volume with its mount.
     VolumeInspect { name: String },
-    /// Looks for new revisions and changed configuration now.
+    /// Looks for new revisions now.
     Refresh,
 }
 
