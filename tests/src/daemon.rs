@@ -112,7 +112,13 @@ pub struct Daemon<'scene> {
 impl<'scene> Daemon<'scene> {
     /// Starts it and waits until its Docker socket answers.
     pub fn start(scene: &'scene Scene) -> Daemon<'scene> {
-        let mut daemon = Daemon { scene, running: None, arguments: Vec::new() };
+        Daemon::start_with(scene, &[])
+    }
+
+    /// The same with further arguments of `serve`.
+    pub fn start_with(scene: &'scene Scene, arguments: &[&str]) -> Daemon<'scene> {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut daemon = Daemon { scene, running: None, arguments };
         daemon.launch();
         daemon
     }

@@ -6,7 +6,9 @@
 pub mod daemon;
 pub mod document;
 pub mod engine;
+pub mod plugin;
 pub mod podman;
 pub mod process;
+pub mod relay;
 pub mod site;
 pub mod wait;
