@@ -49,6 +49,8 @@ pub(super) struct Call {
     round: u32,
     attempts: u32,
     last: Option<FetchError>,
+    /// The newest attempt, to name who did not answer.
+    asked: Option<Route>,
     /// Servers that did not have the name; out of favour if another one has it.
     without_name: Vec<usize>,
 }
@@ -71,6 +73,7 @@ impl Call {
             round: 0,
             attempts: 0,
             last: None,
+            asked: None,
             without_name: Vec::new(),
         }
     }
@@ -86,9 +89,10 @@ impl Call {
 
     /// The call's end for lack of time.
     pub(super) fn out_of_time(&self) -> FetchError {
-        let url = match &self.last {
-            Some(error) => error.subject().into(),
-            None => Arc::clone(&self.ask.path),
+        let url = match (&self.last, self.asked) {
+            (Some(error), _) => error.subject().into(),
+            (None, Some(route)) => self.site.policy.describe(route, &self.ask.path),
+            (None, None) => Arc::clone(&self.ask.path),
         };
         let last = self.last.as_ref().map(FetchError::to_string);
         FetchError::Deadline { url, after: self.started.elapsed(), last }
@@ -161,6 +165,7 @@ impl Call {
 
     fn start(&mut self, race: &mut Race<Runner, Result<Opened, Fault>>, route: Route) {
         self.attempts += 1;
+        self.asked = Some(route);
         let begun = Arc::new(OnceLock::new());
         let attempt = attempt(Arc::clone(&self.site), self.ask.clone(), route, Arc::clone(&begun));
         race.start(Runner { route, begun }, attempt);

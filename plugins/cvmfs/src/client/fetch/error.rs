@@ -30,7 +30,7 @@ pub enum FetchError {
         detail: String,
     },
     /// No answer in time, or bytes came slower than the limit.
-    #[error("{url}: no progress within {} s", .waited.as_secs_f32())]
+    #[error("{url}: no progress within {:.1} s", .waited.as_secs_f32())]
     Slow {
         /// Attempted URL.
         url: Arc<str>,
@@ -102,7 +102,7 @@ pub enum FetchError {
         url: Arc<str>,
     },
     /// The call's deadline passed; what was wrong last is in `last`.
-    #[error("{url}: gave up after {} s{}", .after.as_secs_f32(), .last.as_deref().map(|last| format!("; {last}")).unwrap_or_default())]
+    #[error("{url}: gave up after {:.1} s{}", .after.as_secs_f32(), .last.as_deref().map_or(" without an answer in time".to_owned(), |last| format!("; {last}")))]
     Deadline {
         /// Attempted URL.
         url: Arc<str>,
