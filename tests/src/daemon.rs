@@ -157,6 +157,11 @@ impl<'scene> Daemon<'scene> {
         }
     }
 
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.scene.log("volplane")
+    }
+
     /// Its process id.
     ///
     /// # Panics

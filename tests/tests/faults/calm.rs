@@ -34,12 +34,8 @@ impl<'scene> Calm<'scene> {
             let bytes: Vec<u8> = (0..number * 4999).map(|at| (at * (number + 7) / 13) as u8).collect();
             fs::write(source.join("directory").join(format!("file{number}")), bytes).unwrap();
         }
-        let www = scene.path("calm-www");
-        let repository = www.join("cvmfs").join(CALM);
-        fs::create_dir_all(repository.parent().unwrap()).unwrap();
-        let publisher = Publisher::create(&repository, test_keys(), &CreateOptions::new(CALM)).unwrap();
-        publisher.publish(&source, &PublishOptions::default(), &mut ()).unwrap();
-        let site = Site::serve(scene, www, "calm-site");
+        publish_below(&scene.path("calm-www"), CALM, &source);
+        let site = Site::serve(scene, scene.path("calm-www"), "calm-site");
         configure(scene, CALM, &site.repository(CALM), "");
 
         fs::write(scene.path("volplane.toml"), config).unwrap();
@@ -148,12 +144,26 @@ pub(crate) fn configure(scene: &Scene, fqrn: &str, server: &str, more: &str) {
     scene.configure(fqrn, server, &key, more);
 }
 
+/// Publishes a tree as repository below the scene's `www/`.
+pub(crate) fn publish(scene: &Scene, fqrn: &str, source: &Path) -> Forge {
+    publish_below(&scene.path("www"), fqrn, source)
+}
+
+fn publish_below(www: &Path, fqrn: &str, source: &Path) -> Forge {
+    let repository = www.join("cvmfs").join(fqrn);
+    fs::create_dir_all(repository.parent().unwrap()).unwrap();
+    let publisher = Publisher::create(&repository, test_keys(), &CreateOptions::new(fqrn)).unwrap();
+    publisher.publish(source, &PublishOptions::default(), &mut ()).unwrap();
+    Forge::new(publisher)
+}
+
 /// A new repository below the scene's `www/`.
 pub(crate) fn forge(scene: &Scene, fqrn: &str) -> Forge {
     Forge::create(&scene.path("www/cvmfs").join(fqrn), fqrn).unwrap()
 }
 
-fn children(pid: u32) -> Vec<i32> {
+/// Processes that the process started and that still run.
+pub(crate) fn children(pid: u32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     tasks
         .flat_map(|task| {
@@ -163,7 +173,8 @@ fn children(pid: u32) -> Vec<i32> {
         .collect()
 }
 
-fn command_line(pid: i32) -> String {
+/// How it was started.
+pub(crate) fn command_line(pid: i32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).replace('\0', " ")
 }

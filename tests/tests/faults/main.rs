@@ -4,4 +4,6 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
 mod calm;
+mod crash;
+mod frozen;
 mod refused;
