@@ -7,7 +7,6 @@
 #![allow(clippy::unwrap_used)] // an integration test: its helper functions are tests as well
 
 #[path = "../mounted/harness.rs"]
-#[allow(dead_code)]
 mod harness;
 
 mod cycle;
