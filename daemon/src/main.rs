@@ -2,6 +2,8 @@
 //!
 //! Composition root: the only place where frontends, plugins, registry and supervisor meet.
 
+#![forbid(unsafe_code)]
+
 mod backends;
 mod cli;
 mod commands;
