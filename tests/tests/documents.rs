@@ -249,6 +249,9 @@ fn the_settings_are_those_that_there_are() {
     for row in rows.iter().filter(|row| !row[1].is_empty()) {
         assert!(flags.contains(row[1]), "{}: flag {}", row[0], row[1]);
     }
+    for flag in flags.iter().filter(|flag| **flag != "--help") {
+        assert!(text.contains(*flag), "doc/configuration.md does not tell of {flag}");
+    }
 }
 
 /// Names of the subcommands of a command, at any depth.

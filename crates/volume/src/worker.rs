@@ -38,7 +38,7 @@ pub struct Launched {
     pub report: WorkerReport,
 }
 
-/// What a worker says of itself; pushed at changes and at most every few seconds.
+/// What a worker says of itself when it is asked: by the pool every few seconds, and for each `status`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct WorkerReport {
     /// Process id, filled in by the pool; 0 while the pool restarts it.

@@ -34,7 +34,7 @@ pub struct ClientConfig {
     pub ownership: Ownership,
     /// `CVMFS_WORLD_READABLE`: everybody may read everything.
     pub world_readable: bool,
-    /// `CVMFS_CHECK_PERMISSIONS`.
+    /// `CVMFS_CHECK_PERMISSIONS`. Not followed: permissions are always checked.
     pub check_permissions: bool,
     /// `CVMFS_SUID`: honour setuid bits.
     pub suid: bool,
@@ -53,9 +53,9 @@ pub struct Transfer {
     pub timeout_direct: Duration,
     /// Bytes per second below which a transfer counts as silent (`CVMFS_LOW_SPEED_LIMIT`).
     pub low_speed_limit: u64,
-    /// Further tries at one server and proxy (`CVMFS_MAX_RETRIES`).
+    /// Rounds over all servers and proxies after the first (`CVMFS_MAX_RETRIES`).
     pub max_retries: u32,
-    /// Pause before the first further try (`CVMFS_BACKOFF_INIT`).
+    /// Pause before the second round (`CVMFS_BACKOFF_INIT`).
     pub backoff_init: Duration,
     /// Longest pause (`CVMFS_BACKOFF_MAX`).
     pub backoff_max: Duration,
@@ -65,9 +65,9 @@ pub struct Transfer {
     pub host_reset_after: Option<Duration>,
     /// `CVMFS_FOLLOW_REDIRECTS`.
     pub follow_redirects: bool,
-    /// `CVMFS_SEND_INFO_HEADER`: tell the server the path that an object is wanted for.
+    /// `CVMFS_SEND_INFO_HEADER`: tell the server the path that an object is wanted for. Not followed yet.
     pub send_info_header: bool,
-    /// `CVMFS_USE_GEOAPI`: ask a server for the order of servers.
+    /// `CVMFS_USE_GEOAPI`: ask a server for the order of servers. Not followed yet.
     pub use_geo_api: bool,
     /// `CVMFS_IPV4_ONLY`, `CVMFS_IPFAMILY_PREFER`.
     pub ip_family: IpFamily,

@@ -86,7 +86,7 @@ impl FromStr for Quota {
 }
 
 /// Who gets the client's own extended attributes listed (`CVMFS_MAGIC_XATTRS_VISIBILITY`). They can be read by
-/// name at any setting but `never` for all.
+/// name at any setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XattrVisibility {

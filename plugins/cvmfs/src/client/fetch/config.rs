@@ -67,7 +67,7 @@ pub struct FetchConfig {
     pub transfer_deadline: Duration,
     /// Most connections to one peer.
     pub connections_per_peer: usize,
-    /// Most addresses tried of one name (`CVMFS_MAX_IPADDR_PER_PROXY`).
+    /// Most addresses tried of one name (what the C++ client calls `CVMFS_MAX_IPADDR_PER_PROXY`; not to be set here).
     pub max_addresses: usize,
     /// Which addresses of a name are used.
     pub family: AddressFamily,
