@@ -17,8 +17,11 @@ use volume::{
 
 use super::protocol::{LIMIT, Mounted, Request, Response, Status, Volume};
 
-/// Connections at a time.
-const CONNECTIONS: usize = 64;
+/// Connections at a time. Idle ones cost no more than a descriptor each.
+const CONNECTIONS: usize = 256;
+
+/// Requests carried out at a time.
+const REQUESTS: usize = 64;
 
 /// How long a client may take to send a request that it began, or to take an answer.
 const TRANSFER: Duration = Duration::from_secs(10);
@@ -35,13 +38,14 @@ pub(crate) async fn serve(
     pool: Arc<dyn WorkerPool>,
 ) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let requests = Arc::new(Semaphore::new(REQUESTS));
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (service, pool) = (service.clone(), pool.clone());
+                let (service, pool, requests) = (service.clone(), pool.clone(), requests.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &*service, &pool).await {
+                    if let Err(error) = converse(stream, &*service, &pool, &requests).await {
                         tracing::debug!(%error, "a control connection broke");
                     }
                     drop(permit);
@@ -59,6 +63,7 @@ async fn converse(
     mut stream: UnixStream,
     service: &dyn VolumeService,
     pool: &Arc<dyn WorkerPool>,
+    requests: &Semaphore,
 ) -> std::io::Result<()> {
     let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
     loop {
@@ -76,6 +81,7 @@ async fn converse(
             match serde_json::from_slice::<Request>(&json) {
                 Ok(request) => {
                     let span = tracing::info_span!("control", request = %summary(&request));
+                    let _slot = requests.acquire().await.expect("the semaphore is never closed");
                     answer(request, service, pool).instrument(span).await
                 }
                 Err(error) => Response::Error(Fault::new(
