@@ -138,7 +138,8 @@ impl Prepared {
             }
         };
         let requests = Requests::new(runtime.handle().clone(), payload.deadline());
-        let shared = Arc::new(Shared::new(tree, state, requests, Arc::clone(site.cache()), context.backings));
+        let cache = Arc::clone(site.cache());
+        let shared = Arc::new(Shared::new(tree, state, requests, Arc::clone(&cache), context.backings));
         let config = SessionConfig {
             threads: (2 * opening::cores()).clamp(4, 16),
             deadline: payload.deadline() + BACKSTOP,
@@ -153,7 +154,7 @@ impl Prepared {
         let teller = updates
             .tell(Arc::clone(&shared), session.notifier())
             .map_err(|error| fault("start a thread", &error))?;
-        Ok(Serving { shared, session, updates, teller: Mutex::new(Some(teller)), runtime })
+        Ok(Serving { shared, session, updates, cache, teller: Mutex::new(Some(teller)), runtime })
     }
 }
 
@@ -173,6 +174,7 @@ pub struct Serving {
     shared: Arc<Shared>,
     session: Session,
     updates: Arc<Updates>,
+    cache: Arc<Cache>,
     teller: Mutex<Option<JoinHandle<()>>>,
     runtime: Running,
 }
@@ -205,12 +207,15 @@ impl Serving {
     pub fn stop(&self) {
         self.updates.stop();
         self.session.stop();
+        self.cache.leave();
     }
 
     /// Returns when the kernel has closed the connection (unmounted), or after [`stop`](Self::stop).
     pub fn wait(&self) {
         self.session.wait();
         self.updates.stop();
+        // The process may end without dropping anything.
+        self.cache.leave();
     }
 }
 

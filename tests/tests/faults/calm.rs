@@ -153,7 +153,7 @@ fn publish_below(www: &Path, fqrn: &str, source: &Path) -> Forge {
     let repository = www.join("cvmfs").join(fqrn);
     fs::create_dir_all(repository.parent().unwrap()).unwrap();
     let publisher = Publisher::create(&repository, test_keys(), &CreateOptions::new(fqrn)).unwrap();
-    publisher.publish(source, &PublishOptions::default(), &mut ()).unwrap();
+    publisher.publish(source, &PublishOptions::default(), &()).unwrap();
     Forge::new(publisher)
 }
 

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
 mod calm;
+mod content;
 mod crash;
+mod disk;
+mod doors;
 mod frozen;
 mod refused;

@@ -173,6 +173,12 @@ impl Cache {
         self.store.quota()
     }
 
+    /// Removes what this process has under way, as at the end of its use; it may be used on. For processes that end
+    /// without dropping the cache.
+    pub fn leave(&self) {
+        self.store.close();
+    }
+
     /// What keeps the cache from caching, for people; `None` when nothing does.
     pub fn trouble(&self) -> Option<String> {
         self.store.disk.trouble()
