@@ -37,7 +37,7 @@ pub(crate) enum Listener {
 /// Opens the endpoint.
 pub(crate) async fn listen(listen: &Listen) -> Result<Listener, SocketError> {
     match listen {
-        Listen::Unix(path) => sockets::listen(path, 0o660).map(Listener::Unix),
+        Listen::Unix(path) => sockets::listen(path, 0o660).await.map(Listener::Unix),
         Listen::Loopback(address) => {
             let bound = TcpListener::bind(address).await;
             bound

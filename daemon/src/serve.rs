@@ -1,16 +1,17 @@
 //! The daemon: puts the parts together, runs until a signal, and leaves all mounts serving when it ends.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host::inherited::InheritedFd;
 use registry::{Registry, RegistryConfig};
 use sd_notify::NotifyState;
+use supervisor::Pool;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use volume::{Driver, Fault, VolumeService, WorkerPool};
+use volume::{Driver, Fault, FaultKind, VolumeService, WorkerPool};
 
 use crate::config::Config;
 use crate::control;
@@ -63,8 +64,8 @@ async fn serve(
     let (plugin_sockets, stored): (Vec<_>, Vec<_>) =
         inherited.into_iter().partition(|inherited| !inherited.name.starts_with("mount-"));
     // Bound first: what engines ask while the rest starts waits in the backlog and is not refused.
-    let docker = docker_listener(config, plugin_sockets)?;
-    let control = sockets::listen(&config.control_socket(), 0o600)?;
+    let docker = docker_listener(config, plugin_sockets).await?;
+    let control = sockets::listen(&config.control_socket(), 0o600).await?;
     let metrics_listener = match &config.metrics.listen {
         Some(listen) => Some(metrics::listen(listen).await?),
         None => None,
@@ -72,7 +73,7 @@ async fn serve(
     let pool = backends::pool(config, &config.run_dir, stored)?;
     let mut registry_config = RegistryConfig::new(&config.state_dir, config.run_dir.join("mounts"));
     registry_config.grace = Duration::from_secs(config.docker.forgotten_after_seconds);
-    let registry = Registry::open(registry_config, backends::all(config, &pool)).await?;
+    let registry = open_registry(registry_config, config, &pool).await?;
     let service: Arc<dyn VolumeService> = registry.clone();
 
     let (stop, stopped) = watch::channel(false);
@@ -116,6 +117,23 @@ async fn serve(
     Ok(())
 }
 
+/// Opens the registry; waits a moment for the lock of a daemon that was just killed (see [`sockets`]).
+async fn open_registry(
+    settings: RegistryConfig,
+    config: &Config,
+    pool: &Arc<Pool>,
+) -> Result<Arc<Registry>, Fault> {
+    let until = Instant::now() + sockets::PATIENCE;
+    loop {
+        match Registry::open(settings.clone(), backends::all(config, pool)).await {
+            Err(fault) if fault.kind == FaultKind::InUse && Instant::now() < until => {
+                tokio::time::sleep(sockets::PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Takes all mounts down that nobody uses; the next start finds the rest dead and cleans it up.
 async fn take_down(service: &dyn VolumeService, pool: &dyn WorkerPool) {
     for mount in service.mounts().await {
@@ -126,7 +144,7 @@ async fn take_down(service: &dyn VolumeService, pool: &dyn WorkerPool) {
 }
 
 /// The plugin's socket: from the service manager if it gave one, else our own.
-fn docker_listener(
+async fn docker_listener(
     config: &Config,
     inherited: Vec<InheritedFd>,
 ) -> Result<Option<UnixListener>, SocketError> {
@@ -142,7 +160,7 @@ fn docker_listener(
         Some(listener) => Ok(Some(listener)),
         None if config.docker.enabled => {
             let name = format!("{}.sock", Driver::Cvmfs);
-            sockets::listen(&config.docker.socket_dir.join(name), 0o660).map(Some)
+            sockets::listen(&config.docker.socket_dir.join(name), 0o660).await.map(Some)
         }
         None => Ok(None),
     }

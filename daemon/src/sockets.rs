@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net;
@@ -36,25 +37,44 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> SocketError {
     move |source| SocketError::Io { path, source }
 }
 
-/// Makes the run directory and takes its lock, which lasts as long as the value.
+/// How long a lock or socket may stay taken after its daemon was killed: a worker that it was just starting shares its
+/// descriptors until it executes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two tries.
+pub(crate) const PAUSE: Duration = Duration::from_millis(30);
+
+/// Makes the run directory and takes its lock, which lasts as long as the value. Blocks for some seconds while another
+/// daemon has it.
 pub(crate) fn lock_run_dir(run_dir: &Path) -> Result<Flock<File>, SocketError> {
     std::fs::create_dir_all(run_dir).map_err(failed(run_dir))?;
     let path = run_dir.join("lock");
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let file = options.map_err(failed(&path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => SocketError::Taken(run_dir.to_owned()),
-        errno => failed(&path)(errno.into()),
-    })
+    let mut file = options.map_err(failed(&path))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < until => {
+                file = back;
+                std::thread::sleep(PAUSE);
+            }
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Err(SocketError::Taken(run_dir.to_owned())),
+            Err((_, errno)) => return Err(failed(&path)(errno.into())),
+        }
+    }
 }
 
 /// Listens at `path` with this mode, in place of a socket on which nobody listens any more.
-pub(crate) fn listen(path: &Path, mode: u32) -> Result<net::UnixListener, SocketError> {
+pub(crate) async fn listen(path: &Path, mode: u32) -> Result<net::UnixListener, SocketError> {
     if path.as_os_str().len() > 107 {
         return Err(SocketError::TooLong(path.to_owned()));
     }
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed(directory))?;
+    }
+    let until = Instant::now() + PATIENCE;
+    while UnixStream::connect(path).is_ok() && Instant::now() < until {
+        tokio::time::sleep(PAUSE).await;
     }
     match path.symlink_metadata() {
         Ok(meta) if !meta.file_type().is_socket() => return Err(SocketError::InTheWay(path.to_owned())),
@@ -90,17 +110,17 @@ mod tests {
     async fn a_stale_socket_is_replaced_and_a_live_one_or_a_file_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/a.sock");
-        let first = listen(&path, 0o600).unwrap();
+        let first = listen(&path, 0o600).await.unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(listen(&path, 0o600), Err(SocketError::Taken(_))));
+        assert!(matches!(listen(&path, 0o600).await, Err(SocketError::Taken(_))));
         drop(first);
-        listen(&path, 0o600).unwrap();
+        listen(&path, 0o600).await.unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "precious").unwrap();
-        assert!(matches!(listen(&file, 0o600), Err(SocketError::InTheWay(_))));
+        assert!(matches!(listen(&file, 0o600).await, Err(SocketError::InTheWay(_))));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
         let long = directory.path().join("x".repeat(120));
-        assert!(matches!(listen(&long, 0o600), Err(SocketError::TooLong(_))));
+        assert!(matches!(listen(&long, 0o600).await, Err(SocketError::TooLong(_))));
     }
 
     #[test]
