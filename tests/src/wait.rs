@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that must happen; generous, as machines are slow and busy.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// Asks until `condition` answers `Some`, at most for [`LONG`].
 ///
