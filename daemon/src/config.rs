@@ -197,6 +197,12 @@ impl Config {
         let grace = config.docker.forgotten_after_seconds;
         limit((1..=604_800).contains(&grace), "docker.forgotten_after_seconds is not in 1 to 604800")?;
         limit(config.cvmfs.quota_mib != Some(0), "cvmfs.quota_mib is 0; leave it out for the site's limit")?;
+        if let Some(word) = unknown_level(&config.log.level) {
+            return Err(content(format!(
+                "log.level: {word:?} is no level; use error, warn, info, debug or trace, or a filter as \
+                 info,supervisor=debug"
+            )));
+        }
         Ok(config)
     }
 
@@ -221,6 +227,14 @@ impl Config {
     pub(crate) fn control_socket(&self) -> PathBuf {
         self.run_dir.join("control.sock")
     }
+}
+
+/// The part of a log filter that is neither a level nor says whose it is. Filters take any word for a module, and then
+/// log nothing else.
+fn unknown_level(filter: &str) -> Option<&str> {
+    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    let words = filter.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ']']));
+    words.into_iter().find(|word| !levels.contains(&word.to_ascii_lowercase().as_str()))
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<String> {
@@ -283,6 +297,17 @@ mod tests {
         assert_eq!(config.cvmfs.quota_mib, Some(100));
         assert_eq!(config.metrics.listen, Some(Listen::Loopback("127.0.0.1:9100".parse().unwrap())));
         assert_eq!(config.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn a_log_level_is_a_level_or_a_filter() {
+        for good in ["info", "DEBUG", "off", "info,supervisor=debug", "warn, cvmfs=trace"] {
+            assert_eq!(parse(&format!("[log]\nlevel = '{good}'")).unwrap().log.level, good);
+        }
+        for bad in ["wat", "", "info,supervisor", "verbose,cvmfs=info"] {
+            let said = parse(&format!("[log]\nlevel = '{bad}'")).unwrap_err();
+            assert!(said.contains("log.level") && said.contains("debug"), "{said}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `cvmfs showconfig`: what the client would use, and where each value comes from.
 
 use cvmfs::client::config::{ConfigError, ConfigTree, chain};
-use cvmfs::client::fqrn::Fqrn;
+use cvmfs::client::fqrn::{Fqrn, FqrnError};
 use volume::OptionMap;
 
 use crate::cli::Settings;
@@ -10,8 +10,8 @@ use crate::cli::Settings;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ShowError {
     /// Not a repository.
-    #[error("{0:?} is no repository name: {1}")]
-    Name(String, String),
+    #[error(transparent)]
+    Name(#[from] FqrnError),
     /// A file of the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -23,8 +23,7 @@ pub(crate) enum ShowError {
 /// Prints `NAME=value    # origin`, or JSON.
 pub(crate) fn run(repository: &str, json: bool, settings: &Settings) -> Result<(), ShowError> {
     let config = settings.read()?;
-    let fqrn: Fqrn =
-        repository.parse().map_err(|error| ShowError::Name(repository.to_owned(), format!("{error}")))?;
+    let fqrn: Fqrn = repository.parse()?;
     let tree = ConfigTree::new(&config.cvmfs.config_dir);
     let parameters = chain::read(&tree, Some(&fqrn), &OptionMap::new())?;
     if json {

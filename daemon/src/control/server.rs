@@ -130,7 +130,7 @@ async fn answer(request: Request, service: &dyn VolumeService, pool: &Arc<dyn Wo
             }))
         }
         Request::Mount { name, options, target } => value(mount(service, &name, &options, target).await),
-        Request::Umount { target } => value(service.release(&reference(&target)).await),
+        Request::Umount { target } => value(umount(service, &target).await),
         Request::VolumeList => value(list(service).await),
         Request::VolumeCreate { name, options } => value(create(service, &name, &options).await),
         Request::VolumeRemove { name } => value(remove(service, &name).await),
@@ -235,6 +235,22 @@ async fn mount(
         }
     };
     Ok(Mounted { path: acquired.path })
+}
+
+/// Engines repeat themselves and may give back what they never had; a person who does so has mistaken the name.
+async fn umount(service: &dyn VolumeService, target: &str) -> Result<(), Fault> {
+    let reference = reference(target);
+    let mounts = service.mounts().await;
+    // A mount that is being made may be the one: the release waits for it.
+    let known = mounts
+        .iter()
+        .any(|mount| mount.state == MountState::Attaching || mount.references.contains(&reference));
+    if !known {
+        let detail =
+            "nothing is mounted there through the daemon; `volplane status` shows what is used by whom";
+        return Err(Fault::new(FaultKind::NotFound, "umount", target, detail));
+    }
+    service.release(&reference).await
 }
 
 fn checked_target(path: &Path) -> Result<String, Fault> {

@@ -10,3 +10,4 @@ mod disk;
 mod doors;
 mod frozen;
 mod refused;
+mod words;
