@@ -10,6 +10,7 @@ mod table;
 mod tree;
 mod work;
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -79,8 +80,12 @@ fn compare(peer: Option<PathBuf>) -> Result<(), String> {
     note("publishing it");
     publish(&scene, &plain);
     let site = Site::serve(&scene, scene.path("www"), "site");
-    let repository =
-        Repository { url: site.repository(REPO), key: scene.path(&format!("keys/{REPO}.pub")), plain };
+    let repository = Repository {
+        url: site.repository(REPO),
+        key: scene.path(&format!("keys/{REPO}.pub")),
+        plain,
+        used: RefCell::default(),
+    };
 
     let bench = rows::Bench { names, sizes };
     note("ext4");

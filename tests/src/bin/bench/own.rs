@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use system_tests::daemon::{Daemon, Scene};
-use system_tests::process::Running;
+use system_tests::process::{self, Running};
 use system_tests::site::Site;
 use system_tests::wait;
 
@@ -107,6 +107,10 @@ fn opens(
     // Catalogs and names are here, contents are not.
     bench.run("stat", &target.join("small"), 1)?;
     let connection = connection(&target).ok_or("the mount is not in the mount table")?;
+    let control = scene.path("fusectl");
+    fs::create_dir_all(&control).map_err(|error| error.to_string())?;
+    process::run(Command::new("mount").args(["-t", "fusectl", "none"]).arg(&control));
+    let waiting = control.join(connection).join("waiting");
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
 
     site.freeze();
@@ -116,7 +120,7 @@ fn opens(
     let (mut most, mut threads) = (0, 0);
     let begun = std::time::Instant::now();
     while begun.elapsed().as_millis() < 3000 && most < bench.sizes.opens {
-        most = most.max(waiting(&connection));
+        most = most.max(number_in(&waiting));
         threads = threads.max(of_process(pid, "Threads").unwrap_or(0));
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
@@ -132,8 +136,7 @@ fn opens(
     Ok(())
 }
 
-/// Requests that wait for an answer on a FUSE connection.
-fn waiting(connection: &str) -> usize {
-    let path = Path::new("/sys/fs/fuse/connections").join(connection).join("waiting");
+/// The number of requests that wait for an answer on a FUSE connection, as fusectl says it.
+fn number_in(path: &Path) -> usize {
     fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }

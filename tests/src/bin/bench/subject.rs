@@ -1,5 +1,6 @@
 //! Who is measured: volplane through a daemon of its own, the published crate `cvmfs`, and the plain tree on a disk.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,6 +16,9 @@ use system_tests::wait;
 pub(crate) const REPO: &str = "bench.example.org";
 
 /// What there is to mount.
+///
+/// Caches are kept until the end: ext4 does not give out the inodes of files that were deleted in the last minutes, and looks
+/// at each of them in vain when the next cache is filled.
 pub(crate) struct Repository {
     /// URL of the repository on a loopback server.
     pub(crate) url: String,
@@ -22,6 +26,8 @@ pub(crate) struct Repository {
     pub(crate) key: PathBuf,
     /// The plain tree.
     pub(crate) plain: PathBuf,
+    /// Places of former measurements.
+    pub(crate) used: RefCell<Vec<Scene>>,
 }
 
 /// Somebody who shows the tree.
@@ -51,6 +57,8 @@ impl Volplane<'_> {
         scene.configure(REPO, &self.0.url, &self.0.key, "");
         let daemon = Daemon::start(&scene);
         work(&scene, &daemon);
+        drop(daemon);
+        self.0.used.borrow_mut().push(scene);
     }
 }
 
@@ -110,6 +118,7 @@ impl Subject for Peer<'_> {
         work(&target, milliseconds);
         let _ = Command::new("umount").arg("-l").arg(&target).status();
         running.kill();
+        self.repository.used.borrow_mut().push(scene);
         Ok(())
     }
 }
