@@ -57,7 +57,7 @@ impl Bench {
         workload(&[what, path, &number.to_string()], &self.names)
     }
 
-    /// Rows that begin with nothing cached.
+    /// Rows that begin with nothing cached. A workload that fails leaves its row without a figure.
     pub(crate) fn cold(&self, subject: &dyn Subject) -> Result<Figures, String> {
         let mut figures = Figures::new();
         let cases: [(&'static str, As, &str, &str, usize); 5] = [
@@ -69,15 +69,14 @@ impl Bench {
         ];
         for (key, how, what, part, number) in cases {
             for _ in 0..self.sizes.repeats {
-                let mut outcome = Ok(());
                 subject.fresh(&mut |root, milliseconds| {
                     let mounted = Figure { seconds: milliseconds, count: 1, bytes: 0 };
                     keep(&mut figures, "mount-cold", As::Seconds, mounted);
-                    outcome = self.run(what, &root.join(part), number).map(|figure| {
-                        keep(&mut figures, key, how, figure);
-                    });
+                    match self.run(what, &root.join(part), number) {
+                        Ok(figure) => keep(&mut figures, key, how, figure),
+                        Err(error) => note(&error),
+                    }
                 })?;
-                outcome?;
             }
         }
         Ok(figures)
@@ -86,12 +85,11 @@ impl Bench {
     /// Rows with everything in the cache on the disk.
     pub(crate) fn cached(&self, subject: &dyn Subject) -> Result<Figures, String> {
         let mut figures = Figures::new();
-        let mut outcome = Ok(());
-        subject.fresh(&mut |root, _| outcome = self.cached_at(root, &mut figures))?;
-        outcome.map(|()| figures)
+        subject.fresh(&mut |root, _| self.cached_at(root, &mut figures))?;
+        Ok(figures)
     }
 
-    fn cached_at(&self, root: &Path, figures: &mut Figures) -> Result<(), String> {
+    fn cached_at(&self, root: &Path, figures: &mut Figures) {
         let cases: [(&'static str, &'static str, As, &str, &str, usize); 5] = [
             ("small-dropped", "small-warm", As::Seconds, "read", "small", 1),
             ("stream-dropped", "stream-warm", As::Megabytes, "stream", "large/data", 128 * 1024),
@@ -101,16 +99,21 @@ impl Bench {
         ];
         for (dropped, warm, how, what, part, number) in cases {
             let path = root.join(part);
-            // Into the cache on the disk.
-            self.run(what, &path, number)?;
-            for _ in 0..self.sizes.repeats {
-                drop_kernel_caches();
-                keep(figures, dropped, how, self.run(what, &path, number)?);
+            let mut rounds = || -> Result<(), String> {
+                // Into the cache on the disk.
                 self.run(what, &path, number)?;
-                keep(figures, warm, how, self.run(what, &path, number)?);
+                for _ in 0..self.sizes.repeats {
+                    drop_kernel_caches();
+                    keep(figures, dropped, how, self.run(what, &path, number)?);
+                    self.run(what, &path, number)?;
+                    keep(figures, warm, how, self.run(what, &path, number)?);
+                }
+                Ok(())
+            };
+            if let Err(error) = rounds() {
+                note(&error);
             }
         }
-        Ok(())
     }
 }
 
