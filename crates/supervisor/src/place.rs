@@ -88,17 +88,11 @@ impl Place {
     }
 }
 
-/// All recorded mounts of the directory; records that cannot be read are logged and left, half-written files removed.
+/// All recorded mounts of the directory; records that cannot be read are logged and left.
 pub(crate) fn recorded(directory: &Path) -> io::Result<Vec<(Place, LaunchRequest)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            // A daemon was killed while it replaced a file; nobody else writes here.
-            std::fs::remove_file(&path)?;
-            continue;
-        }
+        let path = entry?.path();
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
@@ -127,29 +121,4 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_keys_get_names_of_their_own_that_fit() {
-        let directory = Path::new("/run");
-        let place = |text: &str| Place::of(directory, &MountKey::new(text).unwrap()).socket_name();
-        assert_eq!(place("cms.cern.ch@v1"), "cms.cern.ch@v1.sock");
-        let (one, two) = (place(&"x".repeat(200)), place(&format!("{}y", "x".repeat(199))));
-        assert!(one != two && one.len() <= PLAIN_KEY + ".sock".len());
-    }
-
-    #[test]
-    fn half_written_and_foreign_files_are_no_mounts() {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, content) in [(".x.json.7-1.tmp", "{"), ("bad.json", "{"), ("note.txt", "")] {
-            std::fs::write(directory.path().join(name), content).unwrap();
-        }
-        assert!(recorded(directory.path()).unwrap().is_empty());
-        assert!(!directory.path().join(".x.json.7-1.tmp").exists());
-        assert!(directory.path().join("bad.json").exists());
-    }
 }
