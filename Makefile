@@ -4,7 +4,7 @@ CARGO ?= cargo
 RELEASE = target/release/volplane
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build package bench test-docker-current test-long fuzz clean setup-build setup-test
+.PHONY: help demo test lint build package bench test-docker-current test-long clean setup-build setup-test
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -35,14 +35,11 @@ package: build ## dist/: the Debian package and the Docker managed plugin's root
 test-docker-current: setup-test build ## the Docker tests with a current engine, built from Go modules (minutes, cached)
 	@tests/docker-current/run
 
-test-long: setup-test build ## long fault and restart tests
-	@VOLPLANE_LONG=1 tests/run
+test-long: setup-test build ## make test with many more random cases (registry stories, mutated inputs)
+	@REGISTRY_CASES=12000 FUZZ_ROUNDS=30000 tests/run
 
 bench: setup-test build ## A against B in one run
 	@tests/bench/run
-
-fuzz: ## the fuzz targets under cargo-fuzz (nightly), a minute each
-	@tests/setup/fuzz
 
 clean: ## the build directory and dist/
 	$(CARGO) clean
