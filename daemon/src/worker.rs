@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nix::unistd::{Gid, Uid};
 use supervisor::{PreparedServant, Servant, ServeContext, ServingServant, WorkerError, WorkerUser};
-use volume::{Driver, Fault, WorkerReport};
+use volume::{Driver, Fault, FaultKind, WorkerReport};
 
 use crate::cli;
 
@@ -28,6 +28,10 @@ impl Servant for Plugins {
     ) -> Result<Box<dyn PreparedServant>, Fault> {
         match driver {
             Driver::Cvmfs => Ok(Box::new(PreparedCvmfs(cvmfs::worker::prepare(payload, offline)?))),
+            Driver::Eos | Driver::Rbd => {
+                let detail = "this build has no backend for the driver";
+                Err(Fault::new(FaultKind::Unsupported, "serve", driver.as_str(), detail))
+            }
         }
     }
 }

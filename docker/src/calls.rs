@@ -36,7 +36,7 @@ impl Calls {
 
     async fn create(&self, frontend: Frontend, body: Body) -> Result<Answer, Refusal> {
         let name = body.name()?;
-        self.service.define(self.driver, &name, &body.options(), &Caller { frontend }).await?;
+        self.service.define(self.driver, &name, &body.options(), &Caller::admin(frontend)).await?;
         Ok(Answer::default())
     }
 

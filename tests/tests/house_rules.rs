@@ -32,7 +32,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("supervisor", &["fuse", "host", "volume"]),
     ("cvmfs", &["fuse", "host", "volume"]),
     ("docker", &["volume"]),
-    ("volplane", &["cvmfs", "docker", "fuse", "host", "registry", "supervisor", "volume"]),
+    ("proto", &[]),
+    ("csi", &["proto", "volume"]),
+    ("flexvolume", &["volume"]),
+    (
+        "volplane",
+        &["csi", "cvmfs", "docker", "flexvolume", "fuse", "host", "registry", "supervisor", "volume"],
+    ),
 ];
 
 fn root() -> PathBuf {

@@ -37,7 +37,7 @@ impl Core {
             return Err(Fault::new(FaultKind::InvalidArgument, "mount", "", detail));
         }
         if let Target::Bind(target) = &request.target {
-            self.check_target(target)?;
+            self.check_target(&target.path)?;
         }
         let deadline = Instant::now() + self.config.acquire;
         // Until here the caller can hang up and nothing has begun.
@@ -54,7 +54,7 @@ impl Core {
             What::Named(driver, name) => {
                 let spec = self.spec_of(*driver, name);
                 let spec = spec.ok_or_else(|| crate::define::unknown(*driver, name))?;
-                (spec, Some((*driver, name)), Caller { frontend: request.reference.frontend })
+                (spec, Some((*driver, name)), Caller::admin(request.reference.frontend))
             }
             What::Given(spec, caller) => (spec.clone(), None, caller.clone()),
         };
@@ -108,8 +108,8 @@ impl Core {
                     Ok::<_, Fault>(self.mountpoint(&key))
                 }
                 Target::Bind(target) => {
-                    self.bind_to(&key, reference, volume, target).await?;
-                    Ok(target.clone())
+                    self.bind_to(&key, reference, volume, &target.path).await?;
+                    Ok(target.path.clone())
                 }
             }
         };

@@ -43,7 +43,8 @@ impl Core {
             let detail = "another operation on it is under way; try again later";
             Fault::new(FaultKind::Busy, "define volume", name.as_str(), detail)
         })?;
-        let spec = self.backend(driver)?.parse(Some(name.as_str()), options, caller);
+        let spec =
+            self.backend(driver)?.parse(Some(name.as_str()), options, &volume::Form::default(), caller);
         if let Some(info) = self.same(driver, name, options, spec.as_ref())? {
             return Ok(info);
         }

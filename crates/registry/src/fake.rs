@@ -163,7 +163,13 @@ impl Backend for Fake {
         Driver::Cvmfs
     }
 
-    fn parse(&self, name: Option<&str>, options: &OptionMap, _: &Caller) -> Result<VolumeSpec, Fault> {
+    fn parse(
+        &self,
+        name: Option<&str>,
+        options: &OptionMap,
+        _: &volume::Form,
+        _: &Caller,
+    ) -> Result<VolumeSpec, Fault> {
         if let Some(unknown) = options.keys().find(|key| *key != "repository") {
             return Err(Fault::new(FaultKind::InvalidArgument, "parse", unknown.as_str(), "is no option"));
         }

@@ -30,6 +30,7 @@ mod state;
 mod status;
 mod sweep;
 mod table;
+mod volume_on_node;
 mod warm;
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use volume::{
-    Acquired, Backend, Caller, Driver, Fault, FaultKind, MountKey, MountState, MountStatus, OptionMap, RefId,
-    Target, VolumeInfo, VolumeName, VolumeService, VolumeSpec, WorkerReport,
+    Abilities, Acquired, Backend, Caller, Driver, Fault, FaultKind, Form, MountKey, MountState, MountStatus,
+    NodeAbilities, OptionMap, RefId, SizeRange, Target, VolumeInfo, VolumeName, VolumeService, VolumeSpec,
+    VolumeStats, WorkerReport,
 };
 
 use crate::RegistryConfig;
@@ -238,9 +239,39 @@ impl VolumeService for Registry {
         driver: Driver,
         name: Option<&str>,
         options: &OptionMap,
+        form: &Form,
         caller: &Caller,
     ) -> Result<VolumeSpec, Fault> {
-        self.core.backend(driver)?.parse(name, options, caller)
+        self.core.backend(driver)?.parse(name, options, form, caller)
+    }
+
+    fn abilities(&self, driver: Driver) -> Result<Abilities, Fault> {
+        self.core.backend(driver)?.abilities().ok_or_else(|| {
+            let detail = "volumes of this driver cannot be provisioned";
+            Fault::new(FaultKind::Unsupported, "provision", driver.as_str(), detail)
+        })
+    }
+
+    fn node_abilities(&self, driver: Driver) -> Result<NodeAbilities, Fault> {
+        Ok(self.core.backend(driver)?.node_abilities())
+    }
+
+    async fn mount_of(&self, reference: &RefId) -> Option<MountStatus> {
+        self.core.look_soon.notify_one();
+        let statuses = self.core.tables.lock().statuses();
+        statuses.into_iter().find(|status| status.references.contains(reference))
+    }
+
+    async fn stats(&self, reference: &RefId) -> Result<VolumeStats, Fault> {
+        self.core.stats(reference).await
+    }
+
+    async fn grow(&self, reference: &RefId, size: SizeRange) -> Result<u64, Fault> {
+        self.core.grow(reference, size).await
+    }
+
+    async fn is_ready(&self) -> bool {
+        *self.core.ready.borrow()
     }
 
     async fn mounts(&self) -> Vec<MountStatus> {

@@ -20,7 +20,7 @@ mod targets;
 mod volumes;
 
 const DRIVER: Driver = Driver::Cvmfs;
-const DOCKER: Caller = Caller { frontend: Frontend::Docker };
+const DOCKER: Caller = Caller::admin(Frontend::Docker);
 const LATER: Duration = Duration::from_secs(601);
 
 struct Story {
@@ -69,9 +69,9 @@ impl Story {
     }
 
     async fn publish(&self, repository: &str, target: &str) -> Result<Acquired, Fault> {
-        let at = Target::Bind(self.path(target));
+        let at = Target::Bind(volume::BindTarget::directory(self.path(target)));
         let reference = csi(self.path(target).to_str().unwrap());
-        self.registry.acquire(&spec(repository), &reference, &at, &Caller { frontend: Frontend::Csi }).await
+        self.registry.acquire(&spec(repository), &reference, &at, &Caller::admin(Frontend::Csi)).await
     }
 
     async fn unpublish(&self, target: &str) -> Result<(), Fault> {

@@ -35,7 +35,13 @@ impl Backend for Tmpfs {
         Driver::Cvmfs
     }
 
-    fn parse(&self, name: Option<&str>, _: &OptionMap, _: &Caller) -> Result<VolumeSpec, Fault> {
+    fn parse(
+        &self,
+        name: Option<&str>,
+        _: &OptionMap,
+        _: &volume::Form,
+        _: &Caller,
+    ) -> Result<VolumeSpec, Fault> {
         Ok(spec(name.unwrap_or_default()))
     }
 
@@ -177,7 +183,7 @@ async fn a_mount_that_a_container_sees_outlives_its_references_and_the_registry(
     let Some(place) = Place::new() else { return };
     let registry = place.open().await;
     let name: VolumeName = "repo".parse().unwrap();
-    let caller = Caller { frontend: Frontend::Docker };
+    let caller = Caller::admin(Frontend::Docker);
     registry.define(Driver::Cvmfs, &name, &OptionMap::new(), &caller).await.unwrap();
     let acquired = registry.acquire_named(Driver::Cvmfs, &name, &docker("1"), &Target::Shared).await.unwrap();
     assert_eq!(acquired.path, place.path("run/mounts/repo"));
@@ -208,9 +214,9 @@ async fn a_target_shows_the_volume_read_only_and_goes_with_its_reference() {
     let Some(place) = Place::new() else { return };
     let registry = place.open().await;
     let target = place.path("pod");
-    let caller = Caller { frontend: Frontend::Csi };
+    let caller = Caller::admin(Frontend::Csi);
     let reference = RefId { frontend: Frontend::Csi, scope: target.display().to_string(), id: String::new() };
-    let at = Target::Bind(target.clone());
+    let at = Target::Bind(volume::BindTarget::directory(target.clone()));
     for _ in 0..2 {
         registry.acquire(&spec("repo"), &reference, &at, &caller).await.unwrap();
         assert_eq!(std::fs::read(target.join("name")).unwrap(), b"repo");
@@ -238,9 +244,11 @@ async fn links_on_the_way_to_a_target_are_refused() {
     for target in [place.path("link"), place.path("link/x")] {
         let reference =
             RefId { frontend: Frontend::Csi, scope: target.display().to_string(), id: String::new() };
-        let caller = Caller { frontend: Frontend::Csi };
-        let error =
-            registry.acquire(&spec("repo"), &reference, &Target::Bind(target), &caller).await.unwrap_err();
+        let caller = Caller::admin(Frontend::Csi);
+        let error = registry
+            .acquire(&spec("repo"), &reference, &Target::Bind(volume::BindTarget::directory(target)), &caller)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, FaultKind::InvalidArgument, "{error}");
     }
     until("nothing stays", async || place.mounts().is_empty() && registry.mounts().await.is_empty()).await;

@@ -4,13 +4,48 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-use crate::{Driver, Fault, Frontend, MountKey, OptionMap, VolumeSpec, WorkerReport};
+use crate::{
+    Abilities, Driver, Fault, FaultKind, Form, Frontend, MountKey, NodeAbilities, OptionMap, Secrets,
+    SizeRange, VolumeSpec, VolumeStats, WorkerReport,
+};
 
-/// Who asks. Decides which options are allowed (a pod's author may set less than an admin).
+/// Who wrote the options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Author {
+    /// Whoever administers the node or the cluster: everything is allowed that the backend can do.
+    Admin,
+    /// The author of a pod (inline CSI and FlexVolume volumes): only what the admin's allow-list has.
+    Pod,
+}
+
+/// Who asks. Decides which options are allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The door.
     pub frontend: Frontend,
+    /// Whose options these are.
+    pub author: Author,
+    /// Secrets that came with this call; never stored by the registry.
+    pub secrets: Secrets,
+}
+
+impl Caller {
+    /// An admin without secrets.
+    pub const fn admin(frontend: Frontend) -> Self {
+        Caller { frontend, author: Author::Admin, secrets: Secrets::new() }
+    }
+
+    /// The author of a pod, without secrets.
+    pub const fn pod(frontend: Frontend) -> Self {
+        Caller { frontend, author: Author::Pod, secrets: Secrets::new() }
+    }
+
+    /// The same caller with secrets.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
+    }
 }
 
 /// A spec after everything that can change was looked up: configuration, identity.
@@ -55,7 +90,36 @@ pub trait Backend: Send + Sync {
 
     /// Parses what a user typed. The one place where this backend looks at option texts; an unknown option is an
     /// error that names the nearest known one. `name` is the volume name, when the frontend has one.
-    fn parse(&self, name: Option<&str>, options: &OptionMap, caller: &Caller) -> Result<VolumeSpec, Fault>;
+    fn parse(
+        &self,
+        name: Option<&str>,
+        options: &OptionMap,
+        form: &Form,
+        caller: &Caller,
+    ) -> Result<VolumeSpec, Fault>;
+
+    /// What it can do with volumes beside mounting them. A backend without volumes of its own (CVMFS) answers `None`;
+    /// the registry then keeps "provisioned" volumes as named sets of options.
+    fn abilities(&self) -> Option<Abilities> {
+        None
+    }
+
+    /// What its mounts can do on a node.
+    fn node_abilities(&self) -> NodeAbilities {
+        NodeAbilities::default()
+    }
+
+    /// Fills what statfs on `mountpoint` cannot tell; `None`: statfs is the answer.
+    async fn stats(&self, _key: &MountKey, _mountpoint: &Path) -> Option<Result<VolumeStats, Fault>> {
+        None
+    }
+
+    /// Grows the attached volume (device and file system, online) to its provisioned size; answers the new size in
+    /// bytes. `OutOfRange` semantics are [`FaultKind::InvalidArgument`].
+    async fn grow(&self, key: &MountKey, _mountpoint: &Path, _size: SizeRange) -> Result<u64, Fault> {
+        let detail = "volumes of this driver have no size that could grow";
+        Err(Fault::new(FaultKind::Unsupported, "grow", key.as_str(), detail))
+    }
 
     /// Reads the node's configuration for the spec and makes the mount's identity. No network.
     async fn resolve(&self, spec: &VolumeSpec, caller: &Caller) -> Result<Resolved, Fault>;

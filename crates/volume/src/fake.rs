@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::{
-    Acquired, Caller, CvmfsSpec, Driver, Fault, FaultKind, MountStatus, OptionMap, RefId, Revision, Target,
-    VolumeInfo, VolumeName, VolumeService, VolumeSpec,
+    Abilities, Acquired, Caller, CvmfsSpec, Driver, Fault, FaultKind, Form, MountStatus, NodeAbilities,
+    OptionMap, RefId, Revision, SizeRange, Target, VolumeInfo, VolumeName, VolumeService, VolumeSpec,
+    VolumeStats,
 };
 
 /// What the fake holds; tests look at it and change it.
@@ -26,6 +27,10 @@ pub struct Inner {
     pub acquire_fault: Option<Fault>,
     /// How long an acquire takes.
     pub acquire_delay: Duration,
+    /// What can be done with volumes.
+    pub abilities: Option<Abilities>,
+    /// What mounts can do.
+    pub node_abilities: NodeAbilities,
     /// Acquires begun.
     pub acquires: usize,
 }
@@ -73,7 +78,7 @@ impl VolumeService for FakeService {
         options: &OptionMap,
         caller: &Caller,
     ) -> Result<VolumeInfo, Fault> {
-        self.parse(driver, Some(name.as_str()), options, caller)?;
+        self.parse(driver, Some(name.as_str()), options, &Form::default(), caller)?;
         {
             let mut inner = self.inner.lock();
             let old = inner.volumes.entry(name.clone()).or_insert_with(|| options.clone());
@@ -112,7 +117,7 @@ impl VolumeService for FakeService {
         target: &Target,
     ) -> Result<Acquired, Fault> {
         self.info(name)?;
-        let caller = Caller { frontend: reference.frontend };
+        let caller = Caller::admin(reference.frontend);
         self.acquire(&spec(name.as_str()), reference, target, &caller).await
     }
 
@@ -142,7 +147,7 @@ impl VolumeService for FakeService {
         };
         let path = match target {
             Target::Shared => PathBuf::from("/run/fake").join(repository),
-            Target::Bind(path) => path.clone(),
+            Target::Bind(target) => target.path.clone(),
         };
         Ok(Acquired { path })
     }
@@ -157,6 +162,7 @@ impl VolumeService for FakeService {
         _driver: Driver,
         name: Option<&str>,
         options: &OptionMap,
+        _form: &Form,
         _caller: &Caller,
     ) -> Result<VolumeSpec, Fault> {
         if let Some(bad) = options.keys().find(|key| *key != "repository" && *key != "tag") {
@@ -169,6 +175,40 @@ impl VolumeService for FakeService {
             ));
         }
         Ok(spec(options.get("repository").map_or(name.unwrap_or(""), String::as_str)))
+    }
+
+    fn abilities(&self, driver: Driver) -> Result<Abilities, Fault> {
+        self.inner.lock().abilities.clone().ok_or_else(|| {
+            Fault::new(
+                FaultKind::Unsupported,
+                "provision",
+                driver.as_str(),
+                "the fake has been given no abilities",
+            )
+        })
+    }
+
+    fn node_abilities(&self, _driver: Driver) -> Result<NodeAbilities, Fault> {
+        Ok(self.inner.lock().node_abilities)
+    }
+
+    async fn mount_of(&self, _reference: &RefId) -> Option<MountStatus> {
+        None
+    }
+
+    async fn stats(&self, reference: &RefId) -> Result<VolumeStats, Fault> {
+        if self.inner.lock().references.contains(reference) {
+            return Ok(VolumeStats::default());
+        }
+        Err(Fault::new(FaultKind::NotFound, "look at", reference.scope.clone(), "not mounted there"))
+    }
+
+    async fn grow(&self, reference: &RefId, size: SizeRange) -> Result<u64, Fault> {
+        self.stats(reference).await.map(|_| size.required.unwrap_or(0))
+    }
+
+    async fn is_ready(&self) -> bool {
+        true
     }
 
     async fn mounts(&self) -> Vec<MountStatus> {

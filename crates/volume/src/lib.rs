@@ -14,20 +14,31 @@ pub mod fake;
 mod fault;
 mod name;
 mod options;
+mod provision;
 mod reference;
 mod secret;
 mod service;
+mod snapshot;
 mod spec;
 mod status;
+mod target;
 mod worker;
 
-pub use backend::{Backend, Caller, Inspection, Resolved, Survivor};
+pub use backend::{Author, Backend, Caller, Inspection, Resolved, Survivor};
 pub use fault::{Fault, FaultKind, Retry};
 pub use name::{NameError, VolumeName};
 pub use options::{OptionMap, nearest};
+pub use provision::{
+    Abilities, Capacity, Grow, Modify, NewVolume, NodeAbilities, Page, PageRequest, Provision, Publish,
+    Segments, Severity, SizeRange, Source, StoredVolume, TellCapacity, Trouble, Usage, VolumeStats,
+};
 pub use reference::{Frontend, RefId, RefIdError};
-pub use secret::Secret;
+pub use secret::{Secret, Secrets};
 pub use service::{Acquired, Target, VolumeInfo, VolumeService};
-pub use spec::{CvmfsAllSpec, CvmfsSpec, Driver, MountKey, Revision, UnknownDriver, VolumeSpec};
+pub use snapshot::{
+    Extent, Extents, GroupSnapshots, SnapshotExtents, SnapshotFilter, Snapshots, StoredGroup, StoredSnapshot,
+};
+pub use spec::{CvmfsAllSpec, CvmfsSpec, Driver, MountKey, RbdSpec, Revision, UnknownDriver, VolumeSpec};
 pub use status::{MountState, MountStatus, Sample};
+pub use target::{BindTarget, DEVICE_NODE, Form, Sharing};
 pub use worker::{LaunchRequest, Launched, WorkerPool, WorkerReport};

@@ -29,3 +29,35 @@ impl Drop for Secret {
         std::hint::black_box(&self.0);
     }
 }
+
+/// Secrets by name, as one call brings them. No `Debug` of the values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Secrets(std::collections::BTreeMap<String, Secret>);
+
+impl Secrets {
+    /// None.
+    pub const fn new() -> Self {
+        Secrets(std::collections::BTreeMap::new())
+    }
+
+    /// One of them.
+    pub fn get(&self, name: &str) -> Option<&Secret> {
+        self.0.get(name)
+    }
+
+    /// Their names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(String, Secret)> for Secrets {
+    fn from_iter<I: IntoIterator<Item = (String, Secret)>>(pairs: I) -> Self {
+        Secrets(pairs.into_iter().collect())
+    }
+}

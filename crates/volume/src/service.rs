@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::{Caller, Driver, Fault, MountStatus, OptionMap, RefId, VolumeName, VolumeSpec};
+use crate::{
+    Abilities, BindTarget, Caller, Driver, Fault, Form, MountStatus, NodeAbilities, OptionMap, RefId,
+    SizeRange, VolumeName, VolumeSpec, VolumeStats,
+};
 
 /// A defined volume.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,9 +31,8 @@ pub struct VolumeInfo {
 pub enum Target {
     /// At the mount's own place; the caller binds it itself (Docker).
     Shared,
-    /// Bound onto this absolute path by us (FlexVolume, CSI, `volplane mount`), which exists as a directory or whose
-    /// parent exists.
-    Bind(PathBuf),
+    /// Bound onto a path by us (FlexVolume, CSI, `volplane mount`).
+    Bind(BindTarget),
 }
 
 /// A successful acquire.
@@ -76,7 +78,9 @@ pub trait VolumeService: Send + Sync {
         target: &Target,
     ) -> Result<Acquired, Fault>;
 
-    /// Makes an unnamed volume available and records `reference`.
+    /// Makes an unnamed volume available and records `reference`. A repeat with the same spec heals what is dead and
+    /// leaves alone what works, also when the node's configuration has changed since; with another spec (or another
+    /// `read_only`) at the same target it is [`crate::FaultKind::AlreadyExists`] for FlexVolume and CSI.
     async fn acquire(
         &self,
         spec: &VolumeSpec,
@@ -95,8 +99,29 @@ pub trait VolumeService: Send + Sync {
         driver: Driver,
         name: Option<&str>,
         options: &OptionMap,
+        form: &Form,
         caller: &Caller,
     ) -> Result<VolumeSpec, Fault>;
+
+    /// What can be done with volumes of the driver (create, grow, snapshot, …). [`crate::FaultKind::Unsupported`] when
+    /// the daemon has no such backend.
+    fn abilities(&self, driver: Driver) -> Result<Abilities, Fault>;
+
+    /// What mounts of the driver can do on this node.
+    fn node_abilities(&self, driver: Driver) -> Result<NodeAbilities, Fault>;
+
+    /// The mount that a reference holds, as [`mounts`](VolumeService::mounts) shows it; `None` of an unknown one.
+    async fn mount_of(&self, reference: &RefId) -> Option<MountStatus>;
+
+    /// How full the volume behind a reference is. [`crate::FaultKind::NotFound`] of an unknown reference;
+    /// [`crate::FaultKind::Unavailable`] when the file system gives no answer in time.
+    async fn stats(&self, reference: &RefId) -> Result<VolumeStats, Fault>;
+
+    /// Grows the volume behind a reference on this node; answers its size in bytes.
+    async fn grow(&self, reference: &RefId, size: SizeRange) -> Result<u64, Fault>;
+
+    /// Whether the comparison of books and world at start is over: acquires need not wait for it any more.
+    async fn is_ready(&self) -> bool;
 
     /// All mounts, by key.
     async fn mounts(&self) -> Vec<MountStatus>;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::OptionMap;
+use crate::{Form, OptionMap};
 
 /// The kinds of storage; also the names of the Docker drivers and of the FlexVolume and CSI drivers' last part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -11,18 +11,27 @@ use crate::OptionMap;
 pub enum Driver {
     /// CernVM-FS.
     Cvmfs,
+    /// EOS over XRootD. This build has no backend for it yet.
+    Eos,
+    /// Ceph block images. This build has no backend for it yet.
+    Rbd,
 }
 
 /// A text names no driver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no driver; known: cvmfs")]
+#[error("{0:?} is no driver; known: cvmfs, eos, rbd")]
 pub struct UnknownDriver(pub String);
 
 impl Driver {
+    /// All of them.
+    pub const ALL: [Driver; 3] = [Driver::Cvmfs, Driver::Eos, Driver::Rbd];
+
     /// The name as engines know it.
     pub fn as_str(self) -> &'static str {
         match self {
             Driver::Cvmfs => "cvmfs",
+            Driver::Eos => "eos",
+            Driver::Rbd => "rbd",
         }
     }
 }
@@ -39,6 +48,8 @@ impl FromStr for Driver {
     fn from_str(text: &str) -> Result<Self, UnknownDriver> {
         match text {
             "cvmfs" => Ok(Driver::Cvmfs),
+            "eos" => Ok(Driver::Eos),
+            "rbd" => Ok(Driver::Rbd),
             _ => Err(UnknownDriver(text.to_owned())),
         }
     }
@@ -52,6 +63,8 @@ pub enum VolumeSpec {
     Cvmfs(CvmfsSpec),
     /// All of /cvmfs in one file system.
     CvmfsAll(CvmfsAllSpec),
+    /// A block image.
+    Rbd(RbdSpec),
 }
 
 impl VolumeSpec {
@@ -59,6 +72,7 @@ impl VolumeSpec {
     pub fn driver(&self) -> Driver {
         match self {
             VolumeSpec::Cvmfs(_) | VolumeSpec::CvmfsAll(_) => Driver::Cvmfs,
+            VolumeSpec::Rbd(_) => Driver::Rbd,
         }
     }
 }
@@ -81,6 +95,18 @@ pub struct CvmfsAllSpec {
     /// Client parameters that this volume sets for every repository (`CVMFS_…`).
     #[serde(default, skip_serializing_if = "OptionMap::is_empty")]
     pub parameters: OptionMap,
+}
+
+/// A block image, with a file system on it or as the device itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RbdSpec {
+    /// The provisioner's id of the volume.
+    pub volume: String,
+    /// File system or device.
+    pub form: Form,
+    /// What the provisioner says about the volume (CSI `volume_context`).
+    #[serde(default, skip_serializing_if = "OptionMap::is_empty")]
+    pub attributes: OptionMap,
 }
 
 /// Which revision of a repository is wanted.

@@ -17,7 +17,7 @@ use crate::cli;
 use crate::config::{Config, ConfigError};
 use crate::{backends, logging};
 
-const CALLER: Caller = Caller { frontend: Frontend::Cli };
+const CALLER: Caller = Caller::admin(Frontend::Cli);
 
 /// The mount did not come about, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,7 @@ async fn by_worker(
     let pool = backends::pool(config, &run_dir, Vec::new())?;
     let result = async {
         let backend = cvmfs::backend::CvmfsBackend::new(backends::cvmfs_settings(config), pool.clone());
-        let spec = backend.parse(Some(name), options, &CALLER)?;
+        let spec = backend.parse(Some(name), options, &volume::Form::default(), &CALLER)?;
         let resolved = backend.resolve(&spec, &CALLER).await?;
         backend.attach(&resolved, target).await?;
         eprintln!("{name} is mounted at {}; Ctrl-C unmounts it", target.display());

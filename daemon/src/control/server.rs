@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::Instrument;
 use volume::{
-    Caller, Driver, Fault, FaultKind, Frontend, MountState, MountStatus, OptionMap, RefId, Target,
-    VolumeName, VolumeService, WorkerPool, WorkerReport,
+    BindTarget, Caller, Driver, Fault, FaultKind, Form, Frontend, MountState, MountStatus, OptionMap, RefId,
+    Target, VolumeName, VolumeService, WorkerPool, WorkerReport,
 };
 
 use super::protocol::{LIMIT, Mounted, Request, Response, Status, Volume};
@@ -29,7 +29,7 @@ const TRANSFER: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
-const CALLER: Caller = Caller { frontend: Frontend::Cli };
+const CALLER: Caller = Caller::admin(Frontend::Cli);
 
 /// Serves the control socket until the task is dropped.
 pub(crate) async fn serve(
@@ -222,7 +222,7 @@ async fn mount(
         None => name.to_owned(),
     };
     let reference = reference(&scope);
-    let target = target.map_or(Target::Shared, Target::Bind);
+    let target = target.map_or(Target::Shared, |path| Target::Bind(BindTarget::directory(path)));
     let defined = match name.parse::<VolumeName>() {
         Ok(name) if options.is_empty() => service.get(Driver::Cvmfs, &name).await.ok().map(|_| name),
         Ok(_) | Err(_) => None,
@@ -230,7 +230,7 @@ async fn mount(
     let acquired = match defined {
         Some(name) => service.acquire_named(Driver::Cvmfs, &name, &reference, &target).await?,
         None => {
-            let spec = service.parse(Driver::Cvmfs, Some(name), options, &CALLER)?;
+            let spec = service.parse(Driver::Cvmfs, Some(name), options, &Form::default(), &CALLER)?;
             service.acquire(&spec, &reference, &target, &CALLER).await?
         }
     };

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use volume::{
-    Backend, Caller, CvmfsAllSpec, CvmfsSpec, Driver, Fault, FaultKind, Inspection, LaunchRequest, MountKey,
-    OptionMap, Resolved, Survivor, VolumeSpec, WorkerPool,
+    Backend, Caller, CvmfsAllSpec, CvmfsSpec, Driver, Fault, FaultKind, Form, Inspection, LaunchRequest,
+    MountKey, OptionMap, Resolved, Survivor, VolumeSpec, WorkerPool,
 };
 
 use crate::client::config::{
@@ -59,7 +59,9 @@ pub fn prepare(settings: &CvmfsSettings, spec: &VolumeSpec) -> Result<Resolved, 
     let (kind, owner) = match spec {
         VolumeSpec::Cvmfs(spec) => one(settings, spec)?,
         VolumeSpec::CvmfsAll(spec) => all(settings, spec)?,
+        VolumeSpec::Rbd(_) => return Err(foreign(spec)),
     };
+    let key = mount_key(spec).ok_or_else(|| foreign(spec))?;
     let payload = Payload {
         kind,
         cache_dir: settings.cache_dir.clone(),
@@ -68,7 +70,11 @@ pub fn prepare(settings: &CvmfsSettings, spec: &VolumeSpec) -> Result<Resolved, 
     };
     let payload = serde_json::to_value(payload)
         .map_err(|error| Fault::new(FaultKind::Internal, "write payload", "", error.to_string()))?;
-    Ok(Resolved { key: mount_key(spec), spec: spec.clone(), payload })
+    Ok(Resolved { key, spec: spec.clone(), payload })
+}
+
+fn foreign(spec: &VolumeSpec) -> Fault {
+    Fault::new(FaultKind::Internal, "resolve", spec.driver().as_str(), "the volume belongs to another driver")
 }
 
 fn one(settings: &CvmfsSettings, spec: &CvmfsSpec) -> Result<(Kind, Owner), Fault> {
@@ -206,7 +212,14 @@ impl Backend for CvmfsBackend {
         Driver::Cvmfs
     }
 
-    fn parse(&self, name: Option<&str>, options: &OptionMap, caller: &Caller) -> Result<VolumeSpec, Fault> {
+    fn parse(
+        &self,
+        name: Option<&str>,
+        options: &OptionMap,
+        form: &Form,
+        caller: &Caller,
+    ) -> Result<VolumeSpec, Fault> {
+        no_device(form)?;
         options::parse(name, options, caller)
     }
 
@@ -258,6 +271,18 @@ async fn blocking<T: Send + 'static>(
 fn is_fuse_mount(mountpoint: &Path) -> bool {
     let table = host::mountinfo::MountTable::own();
     table.is_ok_and(|table| table.at(mountpoint).is_some_and(|entry| entry.fs_type.starts_with("fuse")))
+}
+
+/// A repository is a tree of files; kubelet's `fsType` means nothing for it and is let pass.
+fn no_device(form: &Form) -> Result<(), Fault> {
+    match form {
+        Form::Filesystem { .. } => Ok(()),
+        Form::Block => {
+            let detail =
+                "a CernVM-FS repository is a file system, not a block device; use volumeMode Filesystem";
+            Err(Fault::new(FaultKind::InvalidArgument, "parse options of", "the volume", detail))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub fn volume(bytes: &[u8]) {
     let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     let options: OptionMap = lines.filter_map(pair).collect();
     for frontend in [Frontend::Docker, Frontend::Csi] {
-        if let Ok(spec) = crate::options::parse(name, &options, &Caller { frontend }) {
+        if let Ok(spec) = crate::options::parse(name, &options, &Caller::admin(frontend)) {
             mount_key(&spec);
         }
     }

@@ -3,9 +3,11 @@
 use volume::{MountKey, OptionMap, Revision, VolumeSpec};
 
 /// The key of a spec: `fqrn`, then `@tag` or `#hash` for a pinned revision, then `+` and 16 hex digits when the volume sets
-/// parameters of its own. Two specs have the same key only when they are the same.
-pub fn mount_key(spec: &VolumeSpec) -> MountKey {
+/// parameters of its own. Two specs have the same key only when they are the same. `None`: the spec is another
+/// driver's.
+pub fn mount_key(spec: &VolumeSpec) -> Option<MountKey> {
     let (base, exact, revision, parameters) = match spec {
+        VolumeSpec::Rbd(_) => return None,
         VolumeSpec::CvmfsAll(spec) => ("cvmfs".to_owned(), true, None, &spec.parameters),
         VolumeSpec::Cvmfs(spec) => {
             let (suffix, exact) = revision_suffix(&spec.revision);
@@ -17,7 +19,8 @@ pub fn mount_key(spec: &VolumeSpec) -> MountKey {
     } else {
         format!("{base}+{}", digest(revision, parameters))
     };
-    MountKey::new(text).expect("a repository name, a cleaned revision and hex digits have the form of a key")
+    let key = MountKey::new(text);
+    Some(key.expect("a repository name, a cleaned revision and hex digits have the form of a key"))
 }
 
 /// How a revision shows in a key, and whether it shows in full.
@@ -65,7 +68,7 @@ mod tests {
     fn key(revision: Revision, parameters: &[(&str, &str)]) -> String {
         let parameters = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let spec = CvmfsSpec { repository: "cms.cern.ch".into(), revision, parameters };
-        mount_key(&VolumeSpec::Cvmfs(spec)).to_string()
+        mount_key(&VolumeSpec::Cvmfs(spec)).unwrap().to_string()
     }
 
     #[test]
@@ -74,7 +77,7 @@ mod tests {
         assert_eq!(key(Revision::Tag("v1.0".into()), &[]), "cms.cern.ch@v1.0");
         let hash = "080224936c226bafa5a35228bf913a1efda81dd8-shake128";
         assert_eq!(key(Revision::Hash(hash.into()), &[]), format!("cms.cern.ch#{hash}"));
-        assert_eq!(mount_key(&VolumeSpec::CvmfsAll(CvmfsAllSpec::default())).as_str(), "cvmfs");
+        assert_eq!(mount_key(&VolumeSpec::CvmfsAll(CvmfsAllSpec::default())).unwrap().as_str(), "cvmfs");
     }
 
     #[test]
@@ -106,6 +109,6 @@ mod tests {
             revision: Revision::Hash(format!("{}-shake128", "a".repeat(40))),
             parameters: OptionMap::from([("A".to_owned(), "1".to_owned())]),
         };
-        assert!(mount_key(&VolumeSpec::Cvmfs(spec)).as_str().len() <= 200);
+        assert!(mount_key(&VolumeSpec::Cvmfs(spec)).unwrap().as_str().len() <= 200);
     }
 }

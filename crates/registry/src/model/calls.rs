@@ -110,7 +110,7 @@ impl Call {
 
     pub(super) async fn perform(self, registry: &Registry) -> Result<Option<PathBuf>, Fault> {
         let name = |v: usize| VOLUMES[v].0.parse::<VolumeName>().unwrap();
-        let docker = Caller { frontend: Frontend::Docker };
+        let docker = Caller::admin(Frontend::Docker);
         match self {
             Call::Define(v) => {
                 let options = OptionMap::from([("repository".to_owned(), VOLUMES[v].1.to_owned())]);
@@ -125,8 +125,8 @@ impl Call {
             Call::Publish(t) => {
                 let (reference, _) = self.reference().unwrap();
                 let (target, repository) = TARGETS[t];
-                let caller = Caller { frontend: Frontend::Csi };
-                let at = Target::Bind(target.into());
+                let caller = Caller::admin(Frontend::Csi);
+                let at = Target::Bind(volume::BindTarget::directory(target));
                 let acquired = registry.acquire(&spec(repository), &reference, &at, &caller).await;
                 acquired.map(|acquired| Some(acquired.path))
             }

@@ -50,12 +50,11 @@ async fn a_failed_bind_leaves_no_mount_behind() {
 async fn targets_that_could_lead_elsewhere_are_refused() {
     let story = Story::new().await;
     for bad in ["relative", "/a/../b", "/", "/a//b", "/a/./b", "/a/"] {
-        let at = Target::Bind(bad.into());
-        let got =
-            story.registry.acquire(&spec("a"), &csi(bad), &at, &Caller { frontend: Frontend::Csi }).await;
+        let at = Target::Bind(volume::BindTarget::directory(bad));
+        let got = story.registry.acquire(&spec("a"), &csi(bad), &at, &Caller::admin(Frontend::Csi)).await;
         assert_eq!(got.unwrap_err().kind, FaultKind::InvalidArgument, "{bad}");
     }
-    let inside = Target::Bind(story.dir.path().join("mounts/a"));
+    let inside = Target::Bind(volume::BindTarget::directory(story.dir.path().join("mounts/a")));
     let got = story.registry.acquire(&spec("a"), &csi("x"), &inside, &DOCKER).await;
     assert_eq!(got.unwrap_err().kind, FaultKind::InvalidArgument);
 }

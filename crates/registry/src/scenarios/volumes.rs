@@ -78,7 +78,7 @@ async fn the_volume_a_name_stands_for_can_change_and_the_reference_moves() {
 #[tokio::test]
 async fn what_podman_defines_is_mounted_before_its_first_mount() {
     let story = Story::new().await;
-    let caller = Caller { frontend: Frontend::Podman };
+    let caller = Caller::admin(Frontend::Podman);
     story.registry.define(DRIVER, &name("a"), &OptionMap::new(), &caller).await.unwrap();
     let end = Instant::now() + Duration::from_secs(20);
     while story.shown("a").await != Some((MountState::Live, vec![])) {

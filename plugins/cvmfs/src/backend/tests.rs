@@ -5,7 +5,7 @@ use volume::{Frontend, Launched, Revision, WorkerReport};
 use super::*;
 use crate::payload::RepositorySetup;
 
-const DOCKER: Caller = Caller { frontend: Frontend::Docker };
+const DOCKER: Caller = Caller::admin(Frontend::Docker);
 
 /// A pool that starts nothing and remembers what it was asked for.
 #[derive(Default)]
@@ -63,7 +63,7 @@ fn node(files: &[(&str, &str)]) -> Node {
 impl Node {
     fn resolve(&self, name: &str, options: &[(&str, &str)]) -> Result<Resolved, Fault> {
         let options = options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let spec = self.backend.parse(Some(name), &options, &DOCKER)?;
+        let spec = self.backend.parse(Some(name), &options, &Form::default(), &DOCKER)?;
         run(self.backend.resolve(&spec, &DOCKER))
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-const DOCKER: Caller = Caller { frontend: Frontend::Docker };
+const DOCKER: Caller = Caller::admin(Frontend::Docker);
 const HASH: &str = "080224936c226bafa5a35228bf913a1efda81dd8";
 
 fn options(pairs: &[(&str, &str)]) -> OptionMap {
@@ -159,7 +159,7 @@ fn hostile_names_and_values_are_refused() {
 
 #[test]
 fn a_pods_author_may_not_name_files_or_raise_privileges() {
-    let pod = Caller { frontend: Frontend::Csi };
+    let pod = Caller::admin(Frontend::Csi);
     for (option, value) in [("public_key", "/etc/shadow"), ("uid_map", "/x"), ("suid", "yes")] {
         let fault = parse(Some("cms.cern.ch"), &options(&[(option, value)]), &pod).unwrap_err();
         assert_eq!(fault.kind, FaultKind::PermissionDenied, "{option}");

@@ -1,0 +1,3 @@
+//! Frontend: the Container Storage Interface.
+
+#![forbid(unsafe_code)]

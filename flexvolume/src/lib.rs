@@ -1,0 +1,3 @@
+//! Frontend: Kubernetes FlexVolume.
+
+#![forbid(unsafe_code)]
