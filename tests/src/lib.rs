@@ -3,6 +3,7 @@
 //! Everything that is started here is stopped by pid when its value is dropped, also when a test panics, and lives
 //! in directories of its own.
 
+pub mod checks;
 pub mod daemon;
 pub mod document;
 pub mod engine;
