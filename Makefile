@@ -4,7 +4,8 @@ CARGO ?= cargo
 RELEASE = target/release/volplane
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build package bench test-docker-current test-long clean setup-build setup-test
+.PHONY: help demo test lint build package bench test-docker-current test-kubernetes test-long clean \
+	setup-build setup-test setup-kubernetes
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -14,6 +15,9 @@ setup-build:
 
 setup-test: setup-build
 	@tests/setup/install test
+
+setup-kubernetes: setup-test
+	@tests/setup/install kubernetes
 
 build: setup-build ## the release binary, target/release/volplane
 	$(CARGO) build --locked --release -p volplane
@@ -34,6 +38,9 @@ package: build ## dist/: the Debian package and the Docker managed plugin's root
 
 test-docker-current: setup-test build ## the Docker tests with a current engine, built from Go modules (minutes, cached)
 	@tests/docker-current/run
+
+test-kubernetes: setup-kubernetes build ## the tests with a current Kubernetes, built from Go modules (minutes, cached)
+	@tests/kubernetes-current/run
 
 test-long: setup-test build ## make test with many more random cases (registry stories, mutated inputs)
 	@REGISTRY_CASES=12000 FUZZ_ROUNDS=30000 tests/run

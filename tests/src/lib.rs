@@ -7,6 +7,7 @@ pub mod checks;
 pub mod daemon;
 pub mod document;
 pub mod engine;
+pub mod kubernetes;
 pub mod plugin;
 pub mod podman;
 pub mod process;
