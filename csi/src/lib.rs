@@ -14,6 +14,7 @@
 mod config;
 mod connections;
 mod deadline;
+mod request;
 mod routes;
 mod server;
 mod statistics;

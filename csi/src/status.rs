@@ -16,6 +16,7 @@ const TEXT_LIMIT: usize = 2048;
 pub fn code(kind: FaultKind) -> Code {
     match kind {
         FaultKind::InvalidArgument => Code::InvalidArgument,
+        FaultKind::OutOfRange => Code::OutOfRange,
         FaultKind::NotFound => Code::NotFound,
         FaultKind::AlreadyExists => Code::AlreadyExists,
         // "Operation pending for volume": the caller comes again.

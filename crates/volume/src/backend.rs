@@ -115,7 +115,7 @@ pub trait Backend: Send + Sync {
     }
 
     /// Grows the attached volume (device and file system, online) to its provisioned size; answers the new size in
-    /// bytes. `OutOfRange` semantics are [`FaultKind::InvalidArgument`].
+    /// bytes. [`FaultKind::OutOfRange`]: it cannot have such a size.
     async fn grow(&self, key: &MountKey, _mountpoint: &Path, _size: SizeRange) -> Result<u64, Fault> {
         let detail = "volumes of this driver have no size that could grow";
         Err(Fault::new(FaultKind::Unsupported, "grow", key.as_str(), detail))

@@ -10,6 +10,8 @@ use std::fmt;
 pub enum FaultKind {
     /// What the caller sent makes no sense whatever the state is; sending it again does not help.
     InvalidArgument,
+    /// A size or offset that this volume or driver cannot have.
+    OutOfRange,
     /// The volume, repository, tag or file that was named does not exist.
     NotFound,
     /// The name is taken by something that differs from what was asked for.
@@ -81,6 +83,7 @@ impl Fault {
             | FaultKind::ResourceExhausted
             | FaultKind::Cancelled => Retry::Later,
             FaultKind::InvalidArgument
+            | FaultKind::OutOfRange
             | FaultKind::NotFound
             | FaultKind::AlreadyExists
             | FaultKind::PermissionDenied

@@ -133,7 +133,7 @@ pub struct Capacity {
 #[async_trait]
 pub trait Provision: Send + Sync {
     /// Makes a volume. `AlreadyExists`: the name is taken by a volume that is not like this; `NotFound`: no such source;
-    /// `InvalidArgument`: a parameter or size; `ResourceExhausted`: no room or no suitable place.
+    /// `InvalidArgument`: a parameter; `OutOfRange`: a size that no volume can have; `ResourceExhausted`: no room or no suitable place.
     async fn create(&self, wanted: &NewVolume, secrets: &Secrets) -> Result<StoredVolume, Fault>;
 
     /// Removes a volume. Of one that is not there: success. `InUse` while it is published or has dependents.
@@ -179,7 +179,8 @@ pub trait Publish: Send + Sync {
 #[async_trait]
 pub trait Grow: Send + Sync {
     /// Makes it larger. Answers the new size in bytes, and whether the node has to do its part
-    /// ([`crate::VolumeService::grow`]). A size that it has already is success; `InvalidArgument`: smaller than it is.
+    /// ([`crate::VolumeService::grow`]). A size that it has already, or a larger one
+    /// within the range, is success; `OutOfRange`: it cannot have such a size.
     async fn grow(&self, id: &str, size: SizeRange, secrets: &Secrets) -> Result<(u64, bool), Fault>;
 }
 

@@ -112,7 +112,8 @@ pub struct Extents {
 /// Which blocks hold data.
 #[async_trait]
 pub trait SnapshotExtents: Send + Sync {
-    /// Allocated extents of a snapshot that end after `from`, at most `limit`.
+    /// Allocated extents of a snapshot that end after `from`, at most `limit`. `OutOfRange`: `from` is
+    /// beyond the end.
     async fn allocated(
         &self,
         snapshot: &str,
