@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cvmfs::backend::{CvmfsBackend, CvmfsSettings};
+use cvmfs::options::PodRules;
 use host::inherited::InheritedFd;
 use nix::unistd::Uid;
 use supervisor::{Limits, Pool, PoolConfig, Program, WorkerUser};
@@ -20,6 +21,13 @@ pub(crate) fn cvmfs_settings(config: &Config) -> CvmfsSettings {
         cache_dir: config.cvmfs.cache_dir.clone(),
         quota_mib: config.cvmfs.quota_mib,
         deadline: Duration::from_secs(config.cvmfs.deadline_seconds),
+        pods: PodRules {
+            options: config.cvmfs.pod_options.clone(),
+            servers: config.cvmfs.pod_servers.clone(),
+            proxies: config.cvmfs.pod_proxies.clone(),
+            repositories: config.cvmfs.pod_repositories.clone(),
+            file: config.file.clone(),
+        },
     }
 }
 

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use cvmfs::options::{PodOptions, PodProxies, PodRepositories, PodServers};
 use serde::Deserialize;
 
 /// Where the configuration is looked for without `--config`; it need not exist.
@@ -21,6 +22,9 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     /// What need not: sockets, mountpoints, state of workers.
     pub(crate) run_dir: PathBuf,
+    /// The file that was read, for messages; the default one when none was.
+    #[serde(skip)]
+    pub(crate) file: PathBuf,
     pub(crate) docker: Docker,
     pub(crate) cvmfs: Cvmfs,
     pub(crate) worker: Worker,
@@ -49,6 +53,11 @@ pub(crate) struct Cvmfs {
     pub(crate) quota_mib: Option<u64>,
     /// Longest time for one system call on a mount, seconds.
     pub(crate) deadline_seconds: u64,
+    /// What authors of pods may set.
+    pub(crate) pod_options: PodOptions,
+    pub(crate) pod_servers: PodServers,
+    pub(crate) pod_proxies: PodProxies,
+    pub(crate) pod_repositories: PodRepositories,
 }
 
 /// Worker processes.
@@ -108,6 +117,7 @@ impl Default for Config {
         Config {
             state_dir: "/var/lib/volplane".into(),
             run_dir: "/run/volplane".into(),
+            file: DEFAULT_FILE.into(),
             docker: Docker::default(),
             cvmfs: Cvmfs::default(),
             worker: Worker::default(),
@@ -130,6 +140,10 @@ impl Default for Cvmfs {
             cache_dir: "/var/cache/volplane/cvmfs".into(),
             quota_mib: None,
             deadline_seconds: 10,
+            pod_options: PodOptions::default(),
+            pod_servers: PodServers::default(),
+            pod_proxies: PodProxies::default(),
+            pod_repositories: PodRepositories::default(),
         }
     }
 }
@@ -161,7 +175,19 @@ pub(crate) enum ConfigError {
 const KEYS: &[(&str, &[&str])] = &[
     ("", &["state_dir", "run_dir", "docker", "cvmfs", "worker", "metrics", "log"]),
     ("docker", &["enabled", "socket_dir", "forgotten_after_seconds"]),
-    ("cvmfs", &["config_dir", "cache_dir", "quota_mib", "deadline_seconds"]),
+    (
+        "cvmfs",
+        &[
+            "config_dir",
+            "cache_dir",
+            "quota_mib",
+            "deadline_seconds",
+            "pod_options",
+            "pod_servers",
+            "pod_proxies",
+            "pod_repositories",
+        ],
+    ),
     ("worker", &["user"]),
     ("metrics", &["listen"]),
     ("log", &["format", "level"]),
@@ -176,7 +202,7 @@ impl Config {
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
-        Config::parse(&text, path)
+        Ok(Config { file: path.to_owned(), ..Config::parse(&text, path)? })
     }
 
     fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
@@ -346,6 +372,9 @@ mod tests {
             "[cvmfs]\ndeadline_seconds = 0",
             "[docker]\nforgotten_after_seconds = 0",
             "[cvmfs]\nquota_mib = -1",
+            "[cvmfs]\npod_options = ['tag', 'public_key']",
+            "[cvmfs]\npod_options = ['proxy']",
+            "[cvmfs]\npod_servers = ['nowhere']",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

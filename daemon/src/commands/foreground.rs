@@ -118,8 +118,8 @@ async fn by_ourselves(
     options: &OptionMap,
     target: &Path,
 ) -> Result<(), ForegroundError> {
-    let spec = cvmfs::options::parse(Some(name), options, &CALLER)?;
     let settings = backends::cvmfs_settings(config);
+    let spec = cvmfs::options::parse(Some(name), options, &CALLER, &settings.pods)?;
     std::fs::create_dir_all(&settings.cache_dir)?;
     let target = target.to_owned();
     let fs_name = name.to_owned();

@@ -19,7 +19,7 @@ use crate::client::config::{
 use crate::client::fqrn::Fqrn;
 use crate::client::trust::TrustPolicy;
 use crate::identity::mount_key;
-use crate::options::{self, vocabulary};
+use crate::options::{self, CONFIG_FILE, PodRules, vocabulary};
 use crate::payload::{AllSetup, KeyText, Kind, Owner, Payload};
 
 /// The parameter that bounds the cache.
@@ -36,6 +36,8 @@ pub struct CvmfsSettings {
     pub quota_mib: Option<u64>,
     /// How long one request of a mount may take.
     pub deadline: Duration,
+    /// What authors of pods may ask for.
+    pub pods: PodRules,
 }
 
 /// CernVM-FS as a storage plugin.
@@ -56,12 +58,16 @@ impl CvmfsBackend {
 /// # Errors
 /// Configuration, servers or keys are missing or wrong; the fault names the file to make or mend.
 pub fn prepare(settings: &CvmfsSettings, spec: &VolumeSpec) -> Result<Resolved, Fault> {
-    let (kind, owner) = match spec {
-        VolumeSpec::Cvmfs(spec) => one(settings, spec)?,
-        VolumeSpec::CvmfsAll(spec) => all(settings, spec)?,
+    let (effective, (kind, owner)) = match spec {
+        VolumeSpec::Cvmfs(one_of) => {
+            let effective = with_config_file(settings, one_of)?;
+            let parts = one(settings, &effective)?;
+            (VolumeSpec::Cvmfs(effective), parts)
+        }
+        VolumeSpec::CvmfsAll(tree) => (spec.clone(), all(settings, tree)?),
         VolumeSpec::Rbd(_) => return Err(foreign(spec)),
     };
-    let key = mount_key(spec).ok_or_else(|| foreign(spec))?;
+    let key = mount_key(&effective).ok_or_else(|| foreign(spec))?;
     let payload = Payload {
         kind,
         cache_dir: settings.cache_dir.clone(),
@@ -77,10 +83,29 @@ fn foreign(spec: &VolumeSpec) -> Fault {
     Fault::new(FaultKind::Internal, "resolve", spec.driver().as_str(), "the volume belongs to another driver")
 }
 
-fn one(settings: &CvmfsSettings, spec: &CvmfsSpec) -> Result<(Kind, Owner), Fault> {
-    let fqrn: Fqrn = spec.repository.parse().map_err(|error| {
+fn repository_name(spec: &CvmfsSpec) -> Result<Fqrn, Fault> {
+    spec.repository.parse().map_err(|error| {
         Fault::new(FaultKind::InvalidArgument, "resolve", &spec.repository, format!("{error}"))
-    })?;
+    })
+}
+
+/// The spec with what its file of configuration says in the file's place; other options of the volume win over it. So
+/// volumes share a mount by what the file says now, not by its name.
+fn with_config_file(settings: &CvmfsSettings, spec: &CvmfsSpec) -> Result<CvmfsSpec, Fault> {
+    let mut effective = spec.clone();
+    let Some(path) = effective.parameters.remove(CONFIG_FILE) else { return Ok(effective) };
+    let fqrn = repository_name(spec)?;
+    let tree = ConfigTree::new(&settings.config_dir);
+    let said =
+        chain::read_file(&tree, Path::new(&path), &fqrn).map_err(|error| config_fault(&fqrn, error))?;
+    for (name, value) in said {
+        effective.parameters.entry(name).or_insert(value);
+    }
+    Ok(effective)
+}
+
+fn one(settings: &CvmfsSettings, spec: &CvmfsSpec) -> Result<(Kind, Owner), Fault> {
+    let fqrn = repository_name(spec)?;
     let tree = ConfigTree::new(&settings.config_dir);
     let fault = |error| config_fault(&fqrn, error);
     let (overrides, keys) = own_keys(&tree, &spec.parameters).map_err(fault)?;
@@ -124,6 +149,10 @@ fn own_keys(tree: &ConfigTree, parameters: &OptionMap) -> Result<(OptionMap, Vec
     }
     if let Some(directory) = rest.remove("CVMFS_KEYS_DIR") {
         let files = tree.list(Path::new(&directory), ".pub");
+        if files.is_empty() && setup::is_packaged_keys(Path::new(&directory)) {
+            // What the package of the C++ client brings is built in, and the node's own keys are looked for.
+            return Ok((rest, keys));
+        }
         if files.is_empty() {
             let error = std::io::Error::other("it has no *.pub file");
             return Err(ConfigError::Unreadable { path: directory.into(), error });
@@ -219,8 +248,9 @@ impl Backend for CvmfsBackend {
         form: &Form,
         caller: &Caller,
     ) -> Result<VolumeSpec, Fault> {
-        no_device(form)?;
-        options::parse(name, options, caller)
+        let spec = options::parse(name, options, caller, &self.settings.pods)?;
+        options::form::check(form, &spec)?;
+        Ok(spec)
     }
 
     async fn resolve(&self, spec: &VolumeSpec, _caller: &Caller) -> Result<Resolved, Fault> {
@@ -271,18 +301,6 @@ async fn blocking<T: Send + 'static>(
 fn is_fuse_mount(mountpoint: &Path) -> bool {
     let table = host::mountinfo::MountTable::own();
     table.is_ok_and(|table| table.at(mountpoint).is_some_and(|entry| entry.fs_type.starts_with("fuse")))
-}
-
-/// A repository is a tree of files; kubelet's `fsType` means nothing for it and is let pass.
-fn no_device(form: &Form) -> Result<(), Fault> {
-    match form {
-        Form::Filesystem { .. } => Ok(()),
-        Form::Block => {
-            let detail =
-                "a CernVM-FS repository is a file system, not a block device; use volumeMode Filesystem";
-            Err(Fault::new(FaultKind::InvalidArgument, "parse options of", "the volume", detail))
-        }
-    }
 }
 
 #[cfg(test)]

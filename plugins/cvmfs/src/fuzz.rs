@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use volume::{Caller, Frontend, OptionMap};
+use volume::{Author, Caller, Frontend, OptionMap, Secrets};
 
 use crate::client::blacklist::Blacklist;
 use crate::client::catalog::{Catalog, Kind};
@@ -18,6 +18,7 @@ use crate::client::history::History;
 use crate::client::manifest::Manifest;
 use crate::client::whitelist::Whitelist;
 use crate::identity::mount_key;
+use crate::options::PodRules;
 use crate::payload::Payload;
 
 /// `.cvmfspublished`.
@@ -97,8 +98,27 @@ pub fn volume(bytes: &[u8]) {
     let name = lines.next().filter(|name| !name.is_empty());
     let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     let options: OptionMap = lines.filter_map(pair).collect();
-    for frontend in [Frontend::Docker, Frontend::Csi] {
-        if let Ok(spec) = crate::options::parse(name, &options, &Caller::admin(frontend)) {
+    parsed(name, &options);
+}
+
+/// `clientConfig`, as the author of a pod and an administrator write it.
+pub fn client_config(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let repository = ("repository".to_owned(), "cms.cern.ch".to_owned());
+    parsed(None, &OptionMap::from([repository, ("clientConfig".to_owned(), text)]));
+}
+
+/// Parses options for each kind of caller.
+fn parsed(name: Option<&str>, options: &OptionMap) {
+    let callers = [
+        (Frontend::Docker, Author::Admin),
+        (Frontend::Csi, Author::Admin),
+        (Frontend::Csi, Author::Pod),
+        (Frontend::Flexvolume, Author::Pod),
+    ];
+    for (frontend, author) in callers {
+        let caller = Caller { frontend, author, secrets: Secrets::new() };
+        if let Ok(spec) = crate::options::parse(name, options, &caller, &PodRules::default()) {
             mount_key(&spec);
         }
     }

@@ -55,6 +55,7 @@ fn node(files: &[(&str, &str)]) -> Node {
         cache_dir: directory.path().join("cache"),
         quota_mib: Some(77),
         deadline: Duration::from_secs(30),
+        pods: PodRules::default(),
     };
     let pool = Arc::new(Recorder::default());
     Node { backend: CvmfsBackend::new(settings, pool.clone()), directory, pool }
@@ -134,6 +135,55 @@ fn keys_that_a_volume_names_replace_those_of_the_node() {
     let directory = file.parent().unwrap().to_str().unwrap();
     let setup = one_of(&node.resolve("x.example.org", &[options[0], ("keys_dir", directory)]).unwrap());
     assert!(setup.master_keys.len() > 1);
+}
+
+#[test]
+fn a_file_of_configuration_is_read_at_each_mount() {
+    let node = node(&[
+        ("keys/cern.ch/c.pub", &key_text("mini.cern.ch")),
+        ("atlas.conf", "T=9\nCVMFS_TIMEOUT=$T\nCVMFS_HTTP_PROXY=http://p:1\nCVMFS_REPOSITORY_TAG=v1\n"),
+    ]);
+    let options = [("clientConfigFilepath", "/etc/cvmfs/atlas.conf"), ("proxy", "DIRECT")];
+    let first = node.resolve("cms.cern.ch", &options).unwrap();
+    let setup = one_of(&first);
+    assert_eq!(setup.revision, Revision::Tag("v1".into()));
+    let config = setup.client_config().unwrap();
+    assert_eq!(config.transfer.timeout, Duration::from_secs(9));
+    assert_eq!(config.proxies.to_string(), "DIRECT");
+    assert_eq!(setup.parameters.get(CONFIG_FILE), None);
+    assert_eq!(node.resolve("cms.cern.ch", &options).unwrap(), first);
+    std::fs::write(node.directory.path().join("etc/atlas.conf"), "CVMFS_TIMEOUT=10\n").unwrap();
+    let second = node.resolve("cms.cern.ch", &options).unwrap();
+    assert_ne!(second.key, first.key);
+    assert_eq!(second.spec, first.spec);
+    for (text, part) in [(Some("while true\n"), "atlas.conf:1"), (None, "atlas.conf cannot be read")] {
+        let file = node.directory.path().join("etc/atlas.conf");
+        match text {
+            Some(text) => std::fs::write(file, text).unwrap(),
+            None => std::fs::remove_file(file).unwrap(),
+        }
+        let text = node.resolve("cms.cern.ch", &options).unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn keys_of_the_reference_package_are_built_in() {
+    let bare = node(&[]);
+    let resolve = |config: &str| {
+        let options = OptionMap::from([
+            ("repository".to_owned(), "atlas.cern.ch".to_owned()),
+            ("clientConfig".to_owned(), config.to_owned()),
+        ]);
+        let csi = Caller::admin(Frontend::Csi);
+        let spec = bare.backend.parse(Some("pv-1"), &options, &Form::default(), &csi)?;
+        run(bare.backend.resolve(&spec, &csi))
+    };
+    let setup =
+        one_of(&resolve("CVMFS_KEYS_DIR=/etc/cvmfs/keys/cern.ch\nCVMFS_HTTP_PROXY=DIRECT\n").unwrap());
+    assert!(setup.master_keys.iter().all(|key| key.origin == "built-in"));
+    let text = resolve("CVMFS_KEYS_DIR=/etc/cvmfs/mine\n").unwrap_err().to_string();
+    assert!(text.contains("/etc/cvmfs/mine"), "{text}");
 }
 
 #[test]

@@ -86,6 +86,18 @@ fn volumes() {
 }
 
 #[test]
+fn client_configs() {
+    hammer(
+        client_config,
+        &[
+            b"CVMFS_SERVER_URL=http://s/cvmfs/@fqrn@\nCVMFS_KEYS_DIR=/etc/cvmfs/keys/cern.ch\nCVMFS_REPOSITORY_DATE=2022-03-01T00:00:00Z\n".to_vec(),
+            b"if [ \"$CVMFS_FQRN\" = cms.cern.ch ]; then export CVMFS_REPOSITORY_TAG=v1; fi\nX=y\nCVMFS_AUTO_UPDATE=$X\n".to_vec(),
+            b"CVMFS_REPOSITORY_TAG=v1\nCVMFS_AUTO_UPDATE=no\n".to_vec(),
+        ],
+    );
+}
+
+#[test]
 fn payloads() {
     let setup = crate::payload::AllSetup {
         config_dir: "/etc/cvmfs".into(),

@@ -5,20 +5,29 @@
 //! for one volume can be given by its own name (`CVMFS_…`). Nothing is ignored and nothing is guessed: an unknown option names the nearest
 //! known one, and two statements that contradict each other are refused.
 
+mod client_config;
+pub mod form;
 mod name;
+mod pods;
 pub mod vocabulary;
 
 use volume::{
-    Caller, CvmfsAllSpec, CvmfsSpec, Fault, FaultKind, Frontend, OptionMap, Revision, VolumeSpec, nearest,
+    Author, Caller, CvmfsAllSpec, CvmfsSpec, Fault, FaultKind, Frontend, OptionMap, Revision, VolumeSpec,
+    nearest,
 };
 
 use crate::client::config::{ClientConfig, Origin, Parameters};
 use crate::client::fqrn::Fqrn;
 use crate::client::hash::Digest;
 use crate::client::history::{DATE_EXPECTED, parse_date};
-use vocabulary::{Meaning, Scope};
+use vocabulary::Meaning;
 
 pub use name::{Reference, check_tag};
+pub use pods::{PodOptions, PodProxies, PodRepositories, PodRules, PodRulesError, PodServers};
+
+/// The attribute that names a file with configuration; the one entry of a spec's parameters that is no parameter. The
+/// file is read when the volume is mounted.
+pub const CONFIG_FILE: &str = "clientConfigFilepath";
 
 /// Most options of one volume.
 const OPTIONS_MAX: usize = 128;
@@ -29,18 +38,36 @@ const VALUE_MAX: usize = 64 << 10;
 ///
 /// # Errors
 /// [`FaultKind::InvalidArgument`] says which option is wrong and what would be right;
-/// [`FaultKind::PermissionDenied`] for options that this frontend's users may not set. Never panics.
-pub fn parse(name: Option<&str>, options: &OptionMap, caller: &Caller) -> Result<VolumeSpec, Fault> {
+/// [`FaultKind::PermissionDenied`] for what a pod's author may not ask for. Never panics.
+pub fn parse(
+    name: Option<&str>,
+    options: &OptionMap,
+    caller: &Caller,
+    rules: &PodRules,
+) -> Result<VolumeSpec, Fault> {
+    let rules = match caller.author {
+        Author::Admin => None,
+        Author::Pod => Some(rules),
+    };
+    // In Kubernetes a volume's name is a handle of somebody's choice and says nothing.
+    let name = match caller.frontend {
+        Frontend::Docker | Frontend::Podman | Frontend::Cli => name,
+        Frontend::Flexvolume | Frontend::Csi => None,
+    };
     let mut typed = Typed::default();
     if options.len() > OPTIONS_MAX {
         return Err(refused("", format!("{} options; {OPTIONS_MAX} is the limit", options.len())));
     }
     for (option, value) in options {
-        typed.take(option, value, caller)?;
+        typed.take(option, value, rules)?;
     }
-    match typed.target(name)? {
-        Target::All => typed.all(),
-        Target::One(fqrn, revision) => typed.one(fqrn, revision),
+    let target = match (typed.repository.is_none(), name, caller.frontend) {
+        (true, None, Frontend::Csi) => Target::All,
+        _ => typed.target(name)?,
+    };
+    match target {
+        Target::All => typed.all(rules),
+        Target::One(fqrn, revision) => typed.one(fqrn, revision, rules),
     }
 }
 
@@ -59,6 +86,8 @@ struct Typed {
     parameters: OptionMap,
     /// The option that set each parameter.
     set_by: OptionMap,
+    /// Text of client configuration.
+    client_config: Option<String>,
 }
 
 /// What is to be served.
@@ -68,7 +97,7 @@ enum Target {
 }
 
 impl Typed {
-    fn take(&mut self, option: &str, value: &str, caller: &Caller) -> Result<(), Fault> {
+    fn take(&mut self, option: &str, value: &str, rules: Option<&PodRules>) -> Result<(), Fault> {
         if value.len() > VALUE_MAX || value.contains('\0') {
             return Err(refused(
                 option,
@@ -76,22 +105,21 @@ impl Typed {
             ));
         }
         let known = vocabulary::find(option).ok_or_else(|| unknown(option))?;
-        if let Some(scope) = known.scope(value)
-            && matches!(caller.frontend, Frontend::Flexvolume | Frontend::Csi)
-        {
-            let why = match scope {
-                Scope::File => "it names a file of the node",
-                Scope::Privilege => "it raises privileges on the node",
-            };
-            let detail = format!("{why}, so only the node's own configuration may set it");
-            return Err(Fault::new(
-                FaultKind::PermissionDenied,
-                "parse volume",
-                format!("option {option}"),
-                detail,
-            ));
+        self.meant(option, known.meaning, value, rules)
+    }
+
+    /// Takes a value in. `option` is its name in messages.
+    fn meant(
+        &mut self,
+        option: &str,
+        meaning: Meaning,
+        value: &str,
+        rules: Option<&PodRules>,
+    ) -> Result<(), Fault> {
+        if let Some(rules) = rules {
+            rules.check_option(option, meaning)?;
         }
-        match known.meaning {
+        match meaning {
             Meaning::Refused(reason) => Err(refused(option, reason)),
             Meaning::Repository => {
                 let value = value.trim();
@@ -109,7 +137,46 @@ impl Typed {
                 None => Err(refused(option, DATE_EXPECTED)),
             },
             Meaning::Parameter(parameter) => self.parameter(option, parameter, value),
+            Meaning::ClientConfig => {
+                self.client_config = Some(value.to_owned());
+                Ok(())
+            }
+            Meaning::ClientConfigFile if value.starts_with('/') => self.parameter(option, CONFIG_FILE, value),
+            Meaning::ClientConfigFile => {
+                Err(refused(option, format!("{value:?} is no absolute path of a file on this node")))
+            }
+            Meaning::SharedMount => check_shared_mount(option, value),
         }
+    }
+
+    /// What `clientConfig` assigns, as if each were an option.
+    fn configure(&mut self, fqrn: &Fqrn, rules: Option<&PodRules>) -> Result<(), Fault> {
+        let Some(text) = self.client_config.take() else { return Ok(()) };
+        if self.parameters.contains_key(CONFIG_FILE) {
+            let detail = "options clientConfig and clientConfigFilepath exclude each other; give one of them";
+            return Err(refused("", detail));
+        }
+        for assignment in client_config::assignments(fqrn, &text)? {
+            let client_config::Assignment { label, name, value, meaning } = assignment;
+            match (meaning, rules) {
+                // Empty is not set, and unlike a parameter's value takes nothing back.
+                (Some(Meaning::Tag | Meaning::Hash | Meaning::Date), _) if value.trim().is_empty() => {}
+                // A site's files may have these too: they are not followed, and nobody fails for it.
+                (Some(Meaning::Refused(reason)), None) => {
+                    tracing::warn!(repository = %fqrn, parameter = name, "not followed in clientConfig: {reason}");
+                }
+                (Some(meaning), _) => self.meant(&label, meaning, &value, rules)?,
+                // As in a site's files: a variable for symlinks and for what follows in the text.
+                (None, None) => drop(self.parameters.insert(name, value)),
+                (None, Some(_)) => {
+                    let detail = format!(
+                        "it sets {name}, which is no parameter of the client; pods may set only those"
+                    );
+                    return Err(refused(client_config::NAME, detail));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn revision(&mut self, option: &str, revision: Revision) -> Result<(), Fault> {
@@ -177,21 +244,40 @@ impl Typed {
                 let detail = format!("{what}; a volume of another name needs option repository=REPOSITORY");
                 Err(refused("", detail))
             }
-            (None, None) => Err(refused("repository", "is missing; for example repository=cms.cern.ch")),
+            (None, None) => Err(refused(
+                "repository",
+                "is missing; for example repository=cms.cern.ch, or repository=* for all",
+            )),
         }
     }
 
-    fn all(self) -> Result<VolumeSpec, Fault> {
+    fn all(self, rules: Option<&PodRules>) -> Result<VolumeSpec, Fault> {
+        if self.client_config.is_some() || self.parameters.contains_key(CONFIG_FILE) {
+            let detail =
+                "is missing: clientConfig and clientConfigFilepath configure one repository, so name it";
+            return Err(refused("repository", detail));
+        }
         if let Some((option, _)) = self.revisions.first() {
             let detail =
                 format!("{option} names a revision of one repository, but this volume is all of them");
             return Err(refused("", detail));
         }
-        self.check_values(&"any.cern.ch".parse().expect("a repository name"))?;
+        let any = "any.cern.ch".parse().expect("a repository name");
+        if let Some(rules) = rules {
+            rules.check_repository(None)?;
+            rules.check_places(&any, &self.parameters, |name| self.named(name))?;
+        }
+        self.check_values(&any)?;
         Ok(VolumeSpec::CvmfsAll(CvmfsAllSpec { parameters: self.parameters }))
     }
 
-    fn one(mut self, fqrn: Fqrn, named: Option<Revision>) -> Result<VolumeSpec, Fault> {
+    fn one(
+        mut self,
+        fqrn: Fqrn,
+        named: Option<Revision>,
+        rules: Option<&PodRules>,
+    ) -> Result<VolumeSpec, Fault> {
+        self.configure(&fqrn, rules)?;
         if let Some(revision) = named {
             self.revisions.insert(0, ("the volume's name".to_owned(), revision));
         }
@@ -204,6 +290,10 @@ impl Typed {
                 ));
             }
         }
+        if let Some(rules) = rules {
+            rules.check_repository(Some(&fqrn))?;
+            rules.check_places(&fqrn, &self.parameters, |name| self.named(name))?;
+        }
         self.check_values(&fqrn)?;
         let revision = self.revisions.pop().map_or(Revision::Trunk, |(_, revision)| revision);
         Ok(VolumeSpec::Cvmfs(CvmfsSpec {
@@ -211,6 +301,11 @@ impl Typed {
             revision,
             parameters: self.parameters,
         }))
+    }
+
+    /// The option that set a parameter.
+    fn named(&self, parameter: &str) -> String {
+        self.set_by.get(parameter).map_or(parameter, String::as_str).to_owned()
     }
 
     /// Refuses values that their parameters cannot have, now and not when the volume is mounted.
@@ -227,11 +322,21 @@ impl Typed {
         match ClientConfig::from_parameters(&parameters) {
             Ok(_) => Ok(()),
             Err(error) => {
-                let option = self.set_by.get(&error.name).map_or(error.name.as_str(), String::as_str);
-                Err(refused(option, format!("{:?} is no value of it: {}", error.value, error.expected)))
+                let option = self.named(&error.name);
+                Err(refused(&option, format!("{:?} is no value of it: {}", error.value, error.expected)))
             }
         }
     }
+}
+
+/// cvmfs-csi names a directory after it, so it has the form of one. Here it changes nothing: volumes with the same
+/// configuration share a mount anyway, and others never do.
+fn check_shared_mount(option: &str, value: &str) -> Result<(), Fault> {
+    let allowed = |c: char| c.is_ascii_graphic() && c != '/';
+    if (1..=255).contains(&value.len()) && value.chars().all(allowed) && !matches!(value, "." | "..") {
+        return Ok(());
+    }
+    Err(refused(option, "is no name of 1 to 255 printable characters without blanks and `/`"))
 }
 
 fn unknown(option: &str) -> Fault {

@@ -8,14 +8,15 @@ fn options(pairs: &[(&str, &str)]) -> OptionMap {
 }
 
 fn spec(name: &str, pairs: &[(&str, &str)]) -> CvmfsSpec {
-    match parse(Some(name), &options(pairs), &DOCKER) {
+    match parse(Some(name), &options(pairs), &DOCKER, &PodRules::default()) {
         Ok(VolumeSpec::Cvmfs(spec)) => spec,
         other => panic!("{name} {pairs:?}: {other:?}"),
     }
 }
 
 fn error(name: &str, pairs: &[(&str, &str)]) -> String {
-    let fault = parse(Some(name), &options(pairs), &DOCKER).expect_err(&format!("{name} {pairs:?}"));
+    let fault = parse(Some(name), &options(pairs), &DOCKER, &PodRules::default())
+        .expect_err(&format!("{name} {pairs:?}"));
     assert_eq!(fault.kind, FaultKind::InvalidArgument);
     fault.to_string()
 }
@@ -30,7 +31,7 @@ fn a_name_alone_says_everything() {
     assert_eq!(revision("cms.cern.ch@trunk-previous"), Revision::Tag("trunk-previous".into()));
     assert_eq!(revision(&format!("cms.cern.ch#{HASH}")), Revision::Hash(HASH.into()));
     assert_eq!(revision(&format!("cms.cern.ch#{HASH}-rmd160")), Revision::Hash(format!("{HASH}-rmd160")));
-    let all = parse(Some("cvmfs"), &OptionMap::new(), &DOCKER).unwrap();
+    let all = parse(Some("cvmfs"), &OptionMap::new(), &DOCKER, &PodRules::default()).unwrap();
     assert_eq!(all, VolumeSpec::CvmfsAll(CvmfsAllSpec::default()));
 }
 
@@ -39,11 +40,13 @@ fn another_name_needs_the_option_repository() {
     assert!(error("myvolume", &[]).contains("repository=REPOSITORY"));
     assert_eq!(spec("myvolume", &[("repository", "cms.cern.ch")]).repository, "cms.cern.ch");
     assert_eq!(spec("myvolume", &[("repository", "cms.cern.ch@v1")]).revision, Revision::Tag("v1".into()));
-    let all = parse(Some("software"), &options(&[("repository", "*")]), &DOCKER).unwrap();
+    let all =
+        parse(Some("software"), &options(&[("repository", "*")]), &DOCKER, &PodRules::default()).unwrap();
     assert_eq!(all, VolumeSpec::CvmfsAll(CvmfsAllSpec::default()));
-    let unnamed = parse(None, &options(&[("repository", "cms.cern.ch")]), &DOCKER).unwrap();
+    let unnamed =
+        parse(None, &options(&[("repository", "cms.cern.ch")]), &DOCKER, &PodRules::default()).unwrap();
     assert!(matches!(unnamed, VolumeSpec::Cvmfs(_)));
-    assert!(parse(None, &OptionMap::new(), &DOCKER).is_err());
+    assert!(parse(None, &OptionMap::new(), &DOCKER, &PodRules::default()).is_err());
 }
 
 #[test]
@@ -133,7 +136,10 @@ fn hostile_names_and_values_are_refused() {
     ] {
         error(name, &[]);
     }
-    assert!(parse(Some("../x"), &options(&[("repository", "cms.cern.ch")]), &DOCKER).is_err());
+    assert!(
+        parse(Some("../x"), &options(&[("repository", "cms.cern.ch")]), &DOCKER, &PodRules::default())
+            .is_err()
+    );
     for (option, value, part) in [
         ("tag", "a/b", "no name of a tag"),
         ("tag", "..", "no name of a tag"),
@@ -154,16 +160,8 @@ fn hostile_names_and_values_are_refused() {
     let long = "x".repeat(VALUE_MAX + 1);
     error("cms.cern.ch", &[("proxy", &long)]);
     let many: OptionMap = (0..200).map(|n| (format!("o{n}"), String::new())).collect();
-    assert!(parse(Some("cms.cern.ch"), &many, &DOCKER).is_err());
+    assert!(parse(Some("cms.cern.ch"), &many, &DOCKER, &PodRules::default()).is_err());
 }
 
-#[test]
-fn a_pods_author_may_not_name_files_or_raise_privileges() {
-    let pod = Caller::admin(Frontend::Csi);
-    for (option, value) in [("public_key", "/etc/shadow"), ("uid_map", "/x"), ("suid", "yes")] {
-        let fault = parse(Some("cms.cern.ch"), &options(&[(option, value)]), &pod).unwrap_err();
-        assert_eq!(fault.kind, FaultKind::PermissionDenied, "{option}");
-    }
-    let key = std::fs::read_to_string(fixtures::public_key("mini.cern.ch")).unwrap();
-    parse(Some("cms.cern.ch"), &options(&[("public_key", &key), ("proxy", "DIRECT")]), &pod).unwrap();
-}
+mod kubernetes;
+mod pods;

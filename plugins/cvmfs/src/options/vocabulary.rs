@@ -14,19 +14,16 @@ pub enum Meaning {
     Hash,
     /// A time in ISO 8601.
     Date,
+    /// Client configuration as text.
+    ClientConfig,
+    /// The file with it, on the node.
+    ClientConfigFile,
+    /// A name that volumes have in common.
+    SharedMount,
     /// Sets this client parameter.
     Parameter(&'static str),
     /// Known, but not for a volume; why.
     Refused(&'static str),
-}
-
-/// Why not everybody may set an option.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// It makes the daemon read a file of the node.
-    File,
-    /// It gives the volume's content power.
-    Privilege,
 }
 
 /// A known option.
@@ -34,24 +31,6 @@ pub enum Scope {
 pub struct Known {
     /// What it is for.
     pub meaning: Meaning,
-}
-
-impl Known {
-    /// Why somebody who may not configure the node may not set it to this value; `None` if they may.
-    pub fn scope(&self, value: &str) -> Option<Scope> {
-        match self.meaning {
-            Meaning::Parameter(name) if FILES.contains(&name) => {
-                (!is_inline_key(value)).then_some(Scope::File)
-            }
-            Meaning::Parameter("CVMFS_SUID") => Some(Scope::Privilege),
-            Meaning::Parameter(_)
-            | Meaning::Repository
-            | Meaning::Tag
-            | Meaning::Hash
-            | Meaning::Date
-            | Meaning::Refused(_) => None,
-        }
-    }
 }
 
 /// Whether a value of `public_key` is a key itself, not the path of one.
@@ -62,6 +41,17 @@ pub fn is_inline_key(value: &str) -> bool {
 /// Parameters whose values are paths on the node (a `:` list for keys).
 pub const FILES: &[&str] =
     &["CVMFS_PUBLIC_KEY", "CVMFS_KEYS_DIR", "CVMFS_BLACKLIST", "CVMFS_UID_MAP", "CVMFS_GID_MAP"];
+
+/// Parameters whose values are lists of servers.
+pub const SERVERS: &[&str] = &["CVMFS_SERVER_URL", "CVMFS_EXTERNAL_URL"];
+
+/// Parameters whose values are lists of proxies.
+pub const PROXIES: &[&str] = &[
+    "CVMFS_HTTP_PROXY",
+    "CVMFS_FALLBACK_PROXY",
+    "CVMFS_EXTERNAL_HTTP_PROXY",
+    "CVMFS_EXTERNAL_FALLBACK_PROXY",
+];
 
 /// Short names, in the order in which help shows them.
 const SHORT: &[(&str, Meaning)] = &[
@@ -87,6 +77,9 @@ const SHORT: &[(&str, Meaning)] = &[
     ("suid", Meaning::Parameter("CVMFS_SUID")),
     ("auto_update", Meaning::Parameter("CVMFS_AUTO_UPDATE")),
     ("max_ttl", Meaning::Parameter("CVMFS_MAX_TTL")),
+    ("clientConfig", Meaning::ClientConfig),
+    ("clientConfigFilepath", Meaning::ClientConfigFile),
+    ("sharedMountID", Meaning::SharedMount),
 ];
 
 /// Parameters that a volume may set by their own names.

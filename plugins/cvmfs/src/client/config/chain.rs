@@ -139,6 +139,18 @@ fn run_file(
     Ok(())
 }
 
+/// What a file that a volume names assigns (`clientConfigFilepath`), by name.
+///
+/// # Errors
+/// It is not there, or cannot be read or evaluated.
+pub fn read_file(tree: &ConfigTree, path: &Path, repository: &Fqrn) -> Result<OptionMap, ConfigError> {
+    let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
+    let text = tree.read(path, FILE_LIMIT).map_err(unreadable)?;
+    let text = text.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
+    let assigned = evaluate(tree, path, &text, Some(repository), &Parameters::new())?;
+    Ok(assigned.into_iter().map(|(name, assigned)| (name, assigned.value)).collect())
+}
+
 /// The assignments of one file's text, given what is set already.
 ///
 /// # Errors

@@ -89,6 +89,12 @@ fn master_keys(tree: &ConfigTree, fqrn: &Fqrn, parameters: &Parameters) -> Resul
     Ok(keys)
 }
 
+/// Whether a directory of keys is one that the package of the C++ client fills: `/etc/cvmfs/keys` or a domain's below it.
+pub fn is_packaged_keys(directory: &Path) -> bool {
+    let keys = Path::new(SYSTEM_DIR).join("keys");
+    directory == keys || directory.parent() == Some(&keys)
+}
+
 /// Reads one key file.
 ///
 /// # Errors
