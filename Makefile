@@ -33,7 +33,7 @@ lint: setup-build ## rustfmt, clippy, dependency rules
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	@tests/setup/deny
 
-package: build ## dist/: the Debian package and the Docker managed plugin's root file system
+package: build ## dist/: the Debian package, the Docker managed plugin, the container image, the Helm chart
 	@packaging/build $(RELEASE)
 
 test-docker-current: setup-test build ## the Docker tests with a current engine, built from Go modules (minutes, cached)

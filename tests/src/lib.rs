@@ -3,10 +3,12 @@
 //! Everything that is started here is stopped by pid when its value is dropped, also when a test panics, and lives
 //! in directories of its own.
 
+pub mod chart;
 pub mod checks;
 pub mod daemon;
 pub mod document;
 pub mod engine;
+pub mod image;
 pub mod kubernetes;
 pub mod plugin;
 pub mod podman;
