@@ -1,0 +1,78 @@
+{{/* A value in TOML. Helm reads all numbers as floating-point ones; whole numbers become integers again. */}}
+{{- define "volplane.tomlValue" -}}
+{{- if kindIs "slice" . -}}
+[{{ range $i, $item := . }}{{ if $i }}, {{ end }}{{ include "volplane.tomlValue" $item }}{{ end }}]
+{{- else if kindIs "float64" . -}}
+{{ if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- else -}}
+{{ toJson . }}
+{{- end -}}
+{{- end }}
+
+{{/* A table in TOML with its inner tables. Called with (list "path.of.table" table). */}}
+{{- define "volplane.toml" -}}
+{{- $path := index . 0 -}}
+{{- $table := index . 1 -}}
+{{- range $key, $value := $table }}
+{{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}
+{{ $key }} = {{ include "volplane.tomlValue" $value }}
+{{- end }}
+{{- end }}
+{{- range $key, $value := $table }}
+{{- if kindIs "map" $value }}
+{{- $inner := ternary $key (printf "%s.%s" $path $key) (eq $path "") }}
+
+[{{ $inner }}]
+{{- include "volplane.toml" (list $inner $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* volplane.toml of the node: what the chart decides wins over `config`. */}}
+{{- define "volplane.nodeSettings" -}}
+{{- $fixed := dict "run_dir" "/run/volplane" "state_dir" "/var/lib/volplane" "docker" (dict "enabled" false) -}}
+{{- $_ := set $fixed "cvmfs" (dict "config_dir" "/etc/cvmfs" "cache_dir" "/var/cache/volplane/cvmfs") -}}
+{{- if .Values.workers.enabled -}}
+{{- $_ := set $fixed "worker" (dict "nursery" "/run/volplane/nursery/nursery.sock") -}}
+{{- end -}}
+{{- include "volplane.toml" (list "" (mustMergeOverwrite (deepCopy .Values.config) $fixed)) | trim -}}
+{{- end }}
+
+{{/* volplane.toml of the controller: it mounts nothing. */}}
+{{- define "volplane.controllerSettings" -}}
+{{- $fixed := dict "run_dir" "/run/volplane" "state_dir" "/var/lib/volplane" "docker" (dict "enabled" false) -}}
+{{- $_ := set $fixed "cvmfs" (dict "config_dir" "/etc/cvmfs" "cache_dir" "/var/lib/volplane/cache") -}}
+{{- include "volplane.toml" (list "" (mustMergeOverwrite (deepCopy .Values.config) $fixed)) | trim -}}
+{{- end }}
+
+{{/* Name of the ConfigMap with /etc/cvmfs; keys are file names with "/" written as "--". */}}
+{{- define "volplane.cvmfsFiles" -}}
+{{- $files := dict -}}
+{{- with .Values.cvmfs.defaultLocal }}{{ $_ := set $files "default.local" . }}{{ end -}}
+{{- range $directory, $entries := dict "default.d" .Values.cvmfs.defaultD "domain.d" .Values.cvmfs.domainD "config.d" .Values.cvmfs.configD "keys" .Values.cvmfs.keys -}}
+{{- range $name, $text := $entries }}{{ $_ := set $files (printf "%s/%s" $directory $name) $text }}{{ end -}}
+{{- end -}}
+{{- toJson $files -}}
+{{- end }}
+
+{{/* The volume that is /etc/cvmfs. */}}
+{{- define "volplane.cvmfsVolume" -}}
+name: cvmfs-config
+{{- if .Values.cvmfs.hostPath }}
+hostPath: { path: {{ .Values.cvmfs.hostPath }}, type: Directory }
+{{- else if .Values.cvmfs.existingConfigMap }}
+configMap:
+  name: {{ .Values.cvmfs.existingConfigMap }}
+  {{- with .Values.cvmfs.existingConfigMapItems }}
+  items:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- else }}
+configMap:
+  name: {{ include "volplane.name" . }}-cvmfs
+  items:
+    {{- range $path, $text := include "volplane.cvmfsFiles" . | fromJson }}
+    - { key: {{ $path | replace "/" "--" | quote }}, path: {{ $path | quote }} }
+    {{- end }}
+{{- end }}
+{{- end }}
