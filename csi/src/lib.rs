@@ -13,10 +13,14 @@
 
 mod config;
 mod connections;
+mod controller;
 mod deadline;
+mod group;
+mod health;
 mod request;
 mod routes;
 mod server;
+mod snapshot_metadata;
 mod statistics;
 pub mod status;
 

@@ -44,6 +44,28 @@ pub(crate) fn bounded<'a>(field: &str, value: &'a str, limit: usize) -> Result<O
     Ok(Some(value).filter(|value| !value.is_empty()))
 }
 
+/// The name of something to be made. The specification allows any text but these control characters.
+pub(crate) fn name(value: &str) -> Result<&str, Status> {
+    if value.is_empty() {
+        return Err(invalid("name", "is missing"));
+    }
+    if value.len() > STRING_LIMIT {
+        return Err(invalid("name", format_args!("has {} bytes; {STRING_LIMIT} is the limit", value.len())));
+    }
+    if value.chars().any(|letter| letter.is_control() && !matches!(letter, '\t' | '\n' | '\r')) {
+        return Err(invalid("name", "has control characters"));
+    }
+    Ok(value)
+}
+
+/// That a list is not endless.
+pub(crate) fn count(field: &str, entries: usize) -> Result<(), Status> {
+    if entries > LIST_LIMIT {
+        return Err(invalid(field, format_args!("are {entries}; {LIST_LIMIT} is the limit")));
+    }
+    Ok(())
+}
+
 /// A map within the specification's limit.
 pub(crate) fn map(field: &str, map: HashMap<String, String>) -> Result<OptionMap, Status> {
     map_within(field, map, MAP_LIMIT)

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use proto::csi::v1::controller_server::ControllerServer;
+use proto::csi::v1::group_controller_server::GroupControllerServer;
+use proto::csi::v1::snapshot_metadata_server::SnapshotMetadataServer;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -17,7 +20,10 @@ use tracing::{Instrument, field, info, info_span, warn};
 use volume::VolumeService;
 
 use crate::config::CsiConfig;
+use crate::controller::Controller;
+use crate::group::GroupController;
 use crate::routes::Routes;
+use crate::snapshot_metadata::SnapshotMetadata;
 use crate::statistics::CallStatistics;
 use crate::{Service, connections, deadline};
 
@@ -108,8 +114,18 @@ impl Server {
 
 /// The services of a driver's roles. Each is a generated server around a struct that holds a [`Service`], with
 /// `max_decoding_message_size(MESSAGE_LIMIT)`.
-fn services(_service: &Service) -> Routes {
-    Routes::default()
+fn services(service: &Service) -> Routes {
+    let mut routes = Routes::default();
+    if service.config.roles.controller {
+        let controller = ControllerServer::new(Controller(service.clone()));
+        let group = GroupControllerServer::new(GroupController(service.clone()));
+        let metadata = SnapshotMetadataServer::new(SnapshotMetadata(service.clone()));
+        routes = routes
+            .with(controller.max_decoding_message_size(MESSAGE_LIMIT))
+            .with(group.max_decoding_message_size(MESSAGE_LIMIT))
+            .with(metadata.max_decoding_message_size(MESSAGE_LIMIT));
+    }
+    routes
 }
 
 /// What stands before all services.

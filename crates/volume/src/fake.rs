@@ -31,6 +31,8 @@ pub struct Inner {
     pub abilities: Option<Abilities>,
     /// What mounts can do.
     pub node_abilities: NodeAbilities,
+    /// What `mounts` answers.
+    pub mounts: Vec<MountStatus>,
     /// Acquires begun.
     pub acquires: usize,
 }
@@ -212,7 +214,7 @@ impl VolumeService for FakeService {
     }
 
     async fn mounts(&self) -> Vec<MountStatus> {
-        Vec::new()
+        self.inner.lock().mounts.clone()
     }
 
     async fn refresh(&self, _driver: Driver) -> Result<(), Fault> {
