@@ -123,6 +123,8 @@ pub struct Statfs {
     pub free: u64,
     /// Inodes in all.
     pub files: u64,
+    /// Inodes free.
+    pub files_free: u64,
     /// Bytes per block.
     pub block_size: u32,
     /// Longest name.

@@ -67,7 +67,7 @@ fn open(handle: u64, flags: u32, backing: u32) -> [u8; 16] {
 /// struct fuse_statfs_out
 pub(crate) fn statfs(statfs: &Statfs) -> [u8; 80] {
     let mut out = Struct::<80>::new();
-    out.u64(statfs.blocks).u64(statfs.free).u64(statfs.free).u64(statfs.files).u64(0);
+    out.u64(statfs.blocks).u64(statfs.free).u64(statfs.free).u64(statfs.files).u64(statfs.files_free);
     out.u32(statfs.block_size).u32(statfs.name_max).u32(statfs.block_size);
     out.done()
 }

@@ -53,6 +53,7 @@ fn stat_list_read_readlink() {
     assert_eq!(fs::read(mounted.file("link")).unwrap(), b"hello, world");
     let statfs = nix::sys::statvfs::statvfs(mounted.path()).unwrap();
     assert_eq!((statfs.blocks(), statfs.files(), statfs.name_max()), (1000, 77, 255));
+    assert_eq!(statfs.files_free(), 7);
     assert_eq!(mounted.connection.device_number().map(u64::from), Some(nix::sys::stat::minor(stat.dev())));
     fs.await_seen("all files released", |seen| seen.open_handles.is_empty());
     eventually("nothing in flight", || session.in_flight() == 0);

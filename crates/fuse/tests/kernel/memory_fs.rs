@@ -304,6 +304,13 @@ impl FileSystem for MemoryFs {
     }
 
     fn statfs(&self, _: Caller, _: NodeId, reply: Reply<Statfs>) {
-        reply.ok(Statfs { blocks: 1000, free: 10, files: 77, block_size: 4096, name_max: 255 });
+        reply.ok(Statfs {
+            blocks: 1000,
+            free: 10,
+            files: 77,
+            files_free: 7,
+            block_size: 4096,
+            name_max: 255,
+        });
     }
 }

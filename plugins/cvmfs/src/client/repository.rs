@@ -5,6 +5,8 @@
 //! worker that takes over a live mount resumes at the very revision its predecessor served ([`Resume`]), so that what the
 //! kernel has cached is compared with the right one at the next update.
 
+mod trouble;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,7 +22,9 @@ use crate::client::snapshot::Snapshot;
 use crate::client::trust::{Evidence, Floor, TrustError, TrustPolicy, VerifiedManifest, establish, verify};
 use crate::client::update::Update;
 use crate::client::upstream::{FetchedUpstream, Upstream};
+use crate::client::whitelist::Whitelist;
 use crate::payload::RepositorySetup;
+use trouble::Trouble;
 
 /// How long after a failure the server is asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(180);
@@ -60,7 +64,9 @@ struct State {
     manifest: Option<Arc<VerifiedManifest>>,
     floor: Option<Floor>,
     next_refresh: Option<Instant>,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
+    /// The whitelist that the manifest was verified with.
+    whitelist: Option<Whitelist>,
 }
 
 impl Repository {
@@ -107,11 +113,12 @@ impl Repository {
                     match recorded.verified.filter(|_| fault.retry == Retry::Later && !recorded.expired) {
                         Some(verified) => {
                             tracing::warn!(repository = name, %fault, "serving the last verified revision");
-                            trouble = Some(format!("serving the last verified revision: {fault}"));
+                            trouble =
+                                Some(Trouble::now(format!("serving the last verified revision: {fault}")));
                             Some(verified)
                         }
                         None if resume.is_some() => {
-                            trouble = Some(format!("serving the revision of before: {fault}"));
+                            trouble = Some(Trouble::now(format!("serving the revision of before: {fault}")));
                             None
                         }
                         None => return Err(fault),
@@ -195,7 +202,11 @@ impl Repository {
 
     /// What keeps the repository from being up to date, for people; `None` when nothing does.
     pub fn trouble(&self) -> Option<String> {
-        self.state.lock().trouble.clone()
+        let state = self.state.lock();
+        if let Some(trouble) = &state.trouble {
+            return Some(trouble.to_string());
+        }
+        trouble::expired(state.whitelist.as_ref()?, SystemTime::now())
     }
 
     /// When to [`refresh`](Self::refresh) next; `None` for a pinned revision and with `CVMFS_AUTO_UPDATE` off.
@@ -223,7 +234,12 @@ impl Repository {
                 Ok(update)
             }
             Err(fault) => {
-                self.state.lock().trouble = Some(format!("cannot look for a new revision: {fault}"));
+                let mut state = self.state.lock();
+                let since = state.trouble.as_ref().map_or_else(SystemTime::now, |trouble| trouble.since);
+                let revision = self.current.read().revision();
+                let what = format!("cannot look for a new revision, revision {revision} is served: {fault}");
+                state.trouble = Some(Trouble { since, what });
+                drop(state);
                 Err(fault)
             }
         }
@@ -271,6 +287,7 @@ impl Repository {
     fn seen(&self, verified: VerifiedManifest) {
         let mut state = self.state.lock();
         state.floor = Some(verified.floor());
+        state.whitelist = Whitelist::parse(&verified.evidence().whitelist).ok();
         state.manifest = Some(Arc::new(verified));
     }
 

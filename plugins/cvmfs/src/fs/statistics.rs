@@ -10,23 +10,30 @@ use crate::client::snapshot::Snapshot;
 
 /// As the C++ client.
 const BLOCK_BYTES: u64 = 512;
+/// Least size of a cache without a quota: an empty one is no volume of nothing.
+const UNBOUNDED_MIN: u64 = 1 << 30;
 
 /// The cache as a file system: its size is the quota, what is used is the cached content, the inodes are the
-/// repository's.
+/// repository's, and those are used that the kernel knows (as with the C++ client). Who watches volumes for what fills
+/// up, as kubelet's users do, sees neither a full volume nor one without inodes.
 pub(crate) fn statfs(shared: &Shared) -> Statfs {
     let used = shared.cache.usage();
     // Without a quota there is no size: what is used, and as much again.
-    let total = shared.cache.quota().unwrap_or(used.saturating_mul(2)).max(used);
+    let total = shared.cache.quota().unwrap_or(used.saturating_mul(2).max(UNBOUNDED_MIN)).max(used);
     let files = match &shared.tree {
         Tree::One(served) => entries(&served.repository.snapshot()),
         Tree::All(all, _) => {
             all.open_ones().iter().map(|served| entries(&served.repository.snapshot())).sum()
         }
     };
+    // The root is always known; catalogs that are not open yet, or a broken counter, make no volume of nothing.
+    let known = u64::try_from(shared.state.nodes()).unwrap_or(0).max(1);
+    let files = files.max(known);
     Statfs {
         blocks: total / BLOCK_BYTES,
         free: (total - used) / BLOCK_BYTES,
         files,
+        files_free: files - known,
         block_size: BLOCK_BYTES as u32,
         name_max: 255,
     }

@@ -125,6 +125,11 @@ fn statfs_shows_the_cache_and_the_repository() {
     assert!(statfs.blocks_free() < statfs.blocks());
     let entries = fixtures::listing("test.cern.ch").unwrap().len() as u64;
     assert!(statfs.files().abs_diff(entries) < 20, "{} {entries}", statfs.files());
+    // What the kernel has seen counts as used.
+    let free = statfs.files_free();
+    assert!(free > 0 && free < statfs.files(), "{free} of {}", statfs.files());
+    assert!(std::fs::read_dir(mounted.path()).unwrap().all(|row| row.unwrap().metadata().is_ok()));
+    assert!(nix::sys::statvfs::statvfs(mounted.path()).unwrap().files_free() < free);
 }
 
 #[test]

@@ -158,6 +158,11 @@ fn without_a_server_the_last_verified_revision_is_served() {
         assert_eq!(asked.snapshot().root(), &root);
         assert!(asked.snapshot().lookup(b"/nested/a/inner").await.unwrap().is_some());
         assert!(asked.refresh().await.is_err());
+        let since = |text: String| text.split(": ").next().unwrap_or_default().to_owned();
+        let first = asked.trouble().unwrap();
+        assert!(first.starts_with("since 20") && first.contains("revision 6 is served"), "{first}");
+        assert!(asked.refresh().await.is_err());
+        assert_eq!(since(asked.trouble().unwrap()), since(first));
 
         let setup = fixture.setup(trunk.clone());
         let offline = fixture.open_as(&setup, true, None).await.unwrap();
