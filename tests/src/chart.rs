@@ -32,10 +32,10 @@ impl Values {
         self
     }
 
-    /// Sets one to a text that is taken as it is.
+    /// Sets one to a value with any characters in its keys.
     #[must_use]
-    pub fn set_text(mut self, key: &str, text: &str) -> Values {
-        self.arguments.extend(["--set-literal".to_owned(), format!("{key}={text}")]);
+    pub fn set_json(mut self, key: &str, value: &Value) -> Values {
+        self.arguments.extend(["--set-json".to_owned(), format!("{key}={value}")]);
         self
     }
 

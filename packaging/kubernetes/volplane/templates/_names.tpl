@@ -6,7 +6,7 @@
 
 {{/* What cluster-wide objects are called: two releases of one name may live in two namespaces. */}}
 {{- define "volplane.clusterName" -}}
-{{- printf "%s-%s" (include "volplane.name" .) .Release.Namespace | trunc 60 | trimSuffix "-" -}}
+{{- printf "%s-%s" (include "volplane.name" .) .Release.Namespace -}}
 {{- end }}
 
 {{/* Labels that never change: selectors are made of them. Called with (list . "node"). */}}
