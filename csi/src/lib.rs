@@ -13,10 +13,14 @@
 
 mod config;
 mod connections;
+mod context;
 mod controller;
 mod deadline;
+mod fields;
 mod group;
 mod health;
+mod identity;
+mod node;
 mod request;
 mod routes;
 mod server;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use proto::csi::v1::controller_server::ControllerServer;
 use proto::csi::v1::group_controller_server::GroupControllerServer;
+use proto::csi::v1::identity_server::IdentityServer;
+use proto::csi::v1::node_server::NodeServer;
 use proto::csi::v1::snapshot_metadata_server::SnapshotMetadataServer;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, oneshot};
@@ -22,6 +24,7 @@ use volume::VolumeService;
 use crate::config::CsiConfig;
 use crate::controller::Controller;
 use crate::group::GroupController;
+use crate::node::NodeService;
 use crate::routes::Routes;
 use crate::snapshot_metadata::SnapshotMetadata;
 use crate::statistics::CallStatistics;
@@ -115,7 +118,12 @@ impl Server {
 /// The services of a driver's roles. Each is a generated server around a struct that holds a [`Service`], with
 /// `max_decoding_message_size(MESSAGE_LIMIT)`.
 fn services(service: &Service) -> Routes {
-    let mut routes = Routes::default();
+    let mut routes =
+        Routes::default().with(IdentityServer::new(service.clone()).max_decoding_message_size(MESSAGE_LIMIT));
+    if service.config.roles.node {
+        let node = NodeService::new(service.clone());
+        routes = routes.with(NodeServer::new(node).max_decoding_message_size(MESSAGE_LIMIT));
+    }
     if service.config.roles.controller {
         let controller = ControllerServer::new(Controller(service.clone()));
         let group = GroupControllerServer::new(GroupController(service.clone()));
@@ -187,3 +195,6 @@ impl TowerService<Request<Body>> for Front {
         Box::pin(async move { Ok(front.answer(request).await) }.instrument(span))
     }
 }
+
+#[cfg(test)]
+mod tests;
