@@ -19,8 +19,9 @@ setup-test: setup-build
 setup-kubernetes: setup-test
 	@tests/setup/install kubernetes
 
-build: setup-build ## the release binary, target/release/volplane
+build: setup-build ## the release binaries, target/release/volplane and volplane-flexvolume
 	$(CARGO) build --locked --release -p volplane
+	$(CARGO) rustc --locked --release -p flexvolume --bin volplane-flexvolume -- -C target-feature=+crt-static
 
 demo: build ## a small signed repository in a container, from nothing
 	@tests/demo $(RELEASE)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::flexvolume::Flexvolume;
 use crate::config::{Config, ConfigError, LogFormat};
 
 /// Science storage in containers.
@@ -82,6 +83,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Cvmfs,
     },
+    /// Drivers for Kubernetes FlexVolume
+    Flexvolume {
+        #[command(subcommand)]
+        command: Flexvolume,
+    },
     /// Print completions for a shell
     #[command(after_help = "Example:\n  volplane completions bash > /etc/bash_completion.d/volplane")]
     Completions {
@@ -110,6 +116,9 @@ pub(crate) struct Serve {
     /// Where sockets and mountpoints are made [default: /run/volplane]
     #[arg(long, value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
+    /// Root directory of kubelet; nothing is mounted for Kubernetes outside it [default: /var/lib/kubelet]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kubelet_dir: Option<PathBuf>,
     /// Take all mounts down at the end, where workers cannot outlive the daemon (as in a managed Docker plugin)
     #[arg(long)]
     pub(crate) unmount_on_exit: bool,
@@ -312,6 +321,7 @@ impl Serve {
             (&self.docker_socket_dir, &mut config.docker.socket_dir),
             (&self.state_dir, &mut config.state_dir),
             (&self.run_dir, &mut config.run_dir),
+            (&self.kubelet_dir, &mut config.kubelet_dir),
         ];
         for (flag, setting) in flags {
             if let Some(directory) = flag {

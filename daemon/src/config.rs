@@ -25,6 +25,8 @@ pub(crate) struct Config {
     /// The file that was read, for messages; the default one when none was.
     #[serde(skip)]
     pub(crate) file: PathBuf,
+    /// Kubelet's root directory: FlexVolume and CSI mount nowhere else.
+    pub(crate) kubelet_dir: PathBuf,
     pub(crate) docker: Docker,
     pub(crate) cvmfs: Cvmfs,
     pub(crate) worker: Worker,
@@ -118,6 +120,7 @@ impl Default for Config {
             state_dir: "/var/lib/volplane".into(),
             run_dir: "/run/volplane".into(),
             file: DEFAULT_FILE.into(),
+            kubelet_dir: "/var/lib/kubelet".into(),
             docker: Docker::default(),
             cvmfs: Cvmfs::default(),
             worker: Worker::default(),
@@ -173,7 +176,7 @@ pub(crate) enum ConfigError {
 
 /// Known keys by table.
 const KEYS: &[(&str, &[&str])] = &[
-    ("", &["state_dir", "run_dir", "docker", "cvmfs", "worker", "metrics", "log"]),
+    ("", &["state_dir", "run_dir", "kubelet_dir", "docker", "cvmfs", "worker", "metrics", "log"]),
     ("docker", &["enabled", "socket_dir", "forgotten_after_seconds"]),
     (
         "cvmfs",
@@ -237,6 +240,7 @@ impl Config {
         let paths = [
             ("state_dir", &self.state_dir),
             ("run_dir", &self.run_dir),
+            ("kubelet_dir", &self.kubelet_dir),
             ("docker.socket_dir", &self.docker.socket_dir),
             ("cvmfs.config_dir", &self.cvmfs.config_dir),
             ("cvmfs.cache_dir", &self.cvmfs.cache_dir),
@@ -315,7 +319,7 @@ mod tests {
     fn an_empty_file_is_all_defaults_and_a_full_one_is_read() {
         assert_eq!(parse("").unwrap(), Config::default());
         let config = parse(
-            "state_dir = '/s'\nrun_dir = '/r'\n[docker]\nenabled = false\nsocket_dir = '/p'\n[cvmfs]\nconfig_dir = '/e'\n\
+            "state_dir = '/s'\nrun_dir = '/r'\nkubelet_dir = '/k'\n[docker]\nenabled = false\nsocket_dir = '/p'\n[cvmfs]\nconfig_dir = '/e'\n\
              cache_dir = '/c'\nquota_mib = 100\ndeadline_seconds = 5\n[worker]\nuser = 'nobody'\n\
              [metrics]\nlisten = '127.0.0.1:9100'\n[log]\nformat = 'json'\nlevel = 'debug'\n",
         )

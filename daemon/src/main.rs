@@ -81,6 +81,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
                 publish::serve(&directory, listen)?;
             }
         },
+        Command::Flexvolume { command } => commands::flexvolume::run(&command)?,
         Command::Completions { shell } => manual::completions(shell),
         Command::Man => manual::page()?,
         Command::Serve(_) | Command::Worker(_) => unreachable!("main takes these"),

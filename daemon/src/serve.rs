@@ -86,7 +86,9 @@ async fn serve(
             let _ = stopped.wait_for(|stop| *stop).await;
         })));
     }
-    let control = tokio::spawn(control::server::serve(control, service.clone(), pool.clone()));
+    let flexvolume = flexvolume::Server::new(service.clone(), config.kubelet_dir.clone());
+    let parts = control::server::Parts::new(service.clone(), pool.clone(), flexvolume);
+    let control = tokio::spawn(control::server::serve(control, parts));
     let metrics = metrics_listener
         .map(|listener| tokio::spawn(metrics::serve(listener, registry.clone(), service.clone())));
     let watchdog = sd_notify::watchdog_enabled().map(|interval| tokio::spawn(feed_watchdog(interval / 2)));

@@ -20,7 +20,8 @@ use system_tests::document::{self, Block};
 use system_tests::{process, wait};
 
 /// Documents with examples, in the order in which they are run: later ones use what earlier ones have made.
-const WITH_EXAMPLES: &[&str] = &["doc/cvmfs.md", "doc/operations.md", "doc/configuration.md", "README.md"];
+const WITH_EXAMPLES: &[&str] =
+    &["doc/cvmfs.md", "doc/operations.md", "doc/configuration.md", "doc/kubernetes.md", "README.md"];
 
 /// All documents for people.
 fn documents() -> Vec<String> {

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::{
-    Abilities, Acquired, Caller, CvmfsSpec, Driver, Fault, FaultKind, Form, MountStatus, NodeAbilities,
-    OptionMap, RefId, Revision, SizeRange, Target, VolumeInfo, VolumeName, VolumeService, VolumeSpec,
-    VolumeStats,
+    Abilities, Acquired, Caller, CvmfsSpec, Driver, Fault, FaultKind, Form, MountKey, MountState,
+    MountStatus, NodeAbilities, OptionMap, RefId, Revision, SizeRange, Target, VolumeInfo, VolumeName,
+    VolumeService, VolumeSpec, VolumeStats,
 };
 
 /// What the fake holds; tests look at it and change it.
@@ -194,8 +194,21 @@ impl VolumeService for FakeService {
         Ok(self.inner.lock().node_abilities)
     }
 
-    async fn mount_of(&self, _reference: &RefId) -> Option<MountStatus> {
-        None
+    async fn mount_of(&self, reference: &RefId) -> Option<MountStatus> {
+        self.inner.lock().references.contains(reference).then(|| MountStatus {
+            key: MountKey::new("fake").expect("a key"),
+            backend: Driver::Cvmfs,
+            state: MountState::Live,
+            mountpoint: PathBuf::from("/run/fake"),
+            worker_pid: None,
+            references: vec![reference.clone()],
+            in_use_without_reference: false,
+            last_error: None,
+            revision: None,
+            health: "healthy".to_owned(),
+            restarts: 0,
+            details: BTreeMap::new(),
+        })
     }
 
     async fn stats(&self, reference: &RefId) -> Result<VolumeStats, Fault> {

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use flexvolume::{MountRequest, UnmountRequest};
 use serde::{Deserialize, Serialize};
 use volume::{Fault, MountStatus, OptionMap, VolumeInfo};
 
@@ -15,6 +16,8 @@ pub(crate) const LIMIT: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
+    /// Who is there; answered at once, however busy the daemon is.
+    Hello,
     /// All mounts.
     Status,
     /// Makes a volume available at `target` (bound there), or at the mount's own place without one.
@@ -41,6 +44,12 @@ pub(crate) enum Request {
     VolumeInspect { name: String },
     /// Looks for new revisions now.
     Refresh,
+    /// Kubelet's `mount`; it counts when it was confirmed.
+    FlexvolumeMount(MountRequest),
+    /// Confirms the mount that this connection was just answered.
+    FlexvolumeKeep,
+    /// Kubelet's `unmount`.
+    FlexvolumeUnmount(UnmountRequest),
 }
 
 /// What the daemon answers.
@@ -51,6 +60,15 @@ pub(crate) enum Response {
     Ok(serde_json::Value),
     /// It is not.
     Error(Fault),
+}
+
+/// Answer to [`Request::Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// The daemon's version.
+    pub(crate) version: String,
+    /// Its process id.
+    pub(crate) pid: u32,
 }
 
 /// Answer to [`Request::Status`].
@@ -93,7 +111,7 @@ impl From<VolumeInfo> for Volume {
     }
 }
 
-/// Answer to [`Request::Mount`].
+/// Answer to [`Request::Mount`] and [`Request::FlexvolumeMount`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mounted {
     /// Where the volume is.
@@ -113,8 +131,18 @@ mod tests {
             mount,
             Request::Mount { name: "cms.cern.ch".into(), options: OptionMap::new(), target: None }
         );
-        for bad in [r#"{"op":"mount"}"#, r#"{"op":"reboot"}"#, r#"{"op":"mount","name":"x","tag":"y"}"#, "[]"]
-        {
+        let flexvolume = r#"{"op":"flexvolume-mount","driver":"cvmfs","target":"/a","options":{"kubernetes.io/secret/k":"hunter2"}}"#;
+        let flexvolume: Request = serde_json::from_str(flexvolume).unwrap();
+        assert!(!format!("{flexvolume:?}").contains("hunter2"), "{flexvolume:?}");
+        let unmount: Request = serde_json::from_str(r#"{"op":"flexvolume-unmount","target":"/a"}"#).unwrap();
+        assert_eq!(unmount, Request::FlexvolumeUnmount(UnmountRequest { target: "/a".into() }));
+        for bad in [
+            r#"{"op":"flexvolume-unmount","target":"/a","x":1}"#,
+            r#"{"op":"mount"}"#,
+            r#"{"op":"reboot"}"#,
+            r#"{"op":"mount","name":"x","tag":"y"}"#,
+            "[]",
+        ] {
             assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
         }
     }

@@ -4,48 +4,63 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flexvolume::Pending;
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument;
 use volume::{
     BindTarget, Caller, Driver, Fault, FaultKind, Form, Frontend, MountState, MountStatus, OptionMap, RefId,
     Target, VolumeName, VolumeService, WorkerPool, WorkerReport,
 };
 
-use super::protocol::{LIMIT, Mounted, Request, Response, Status, Volume};
+use super::connection::{Connection, Heard, TRANSFER};
+use super::protocol::{Hello, LIMIT, Mounted, Request, Response, Status, Volume};
 
-/// Connections at a time. Idle ones cost no more than a descriptor each.
-const CONNECTIONS: usize = 256;
+/// Connections at a time. Idle ones cost no more than a descriptor each; kubelet opens one for each pod that starts.
+const CONNECTIONS: usize = 1024;
 
 /// Requests carried out at a time.
 const REQUESTS: usize = 64;
-
-/// How long a client may take to send a request that it began, or to take an answer.
-const TRANSFER: Duration = Duration::from_secs(10);
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 
 const CALLER: Caller = Caller::admin(Frontend::Cli);
 
-/// Serves the control socket until the task is dropped.
-pub(crate) async fn serve(
-    listener: UnixListener,
+/// Those who carry requests out.
+pub(crate) struct Parts {
     service: Arc<dyn VolumeService>,
     pool: Arc<dyn WorkerPool>,
-) {
+    flexvolume: flexvolume::Server,
+    requests: Semaphore,
+}
+
+impl Parts {
+    pub(crate) fn new(
+        service: Arc<dyn VolumeService>,
+        pool: Arc<dyn WorkerPool>,
+        flexvolume: flexvolume::Server,
+    ) -> Arc<Parts> {
+        Arc::new(Parts { service, pool, flexvolume, requests: Semaphore::new(REQUESTS) })
+    }
+
+    /// Waits for a turn to carry a request out.
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.requests.acquire().await.expect("the semaphore is never closed")
+    }
+}
+
+/// Serves the control socket until the task is dropped.
+pub(crate) async fn serve(listener: UnixListener, parts: Arc<Parts>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    let requests = Arc::new(Semaphore::new(REQUESTS));
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (service, pool, requests) = (service.clone(), pool.clone(), requests.clone());
+                let parts = parts.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &*service, &pool, &requests).await {
+                    if let Err(error) = converse(Connection::new(stream), &parts).await {
                         tracing::debug!(%error, "a control connection broke");
                     }
                     drop(permit);
@@ -59,48 +74,81 @@ pub(crate) async fn serve(
     }
 }
 
-async fn converse(
-    mut stream: UnixStream,
-    service: &dyn VolumeService,
-    pool: &Arc<dyn WorkerPool>,
-    requests: &Semaphore,
+async fn converse(mut connection: Connection, parts: &Parts) -> std::io::Result<()> {
+    let mut pending = None;
+    let ended = talk(&mut connection, parts, &mut pending).await;
+    if let Some(pending) = pending {
+        pending.give_back().await;
+    }
+    ended
+}
+
+/// `pending` is a mount that the client has been told of and has not confirmed yet.
+async fn talk(
+    connection: &mut Connection,
+    parts: &Parts,
+    pending: &mut Option<Pending>,
 ) -> std::io::Result<()> {
-    let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
     loop {
-        let length = match timeout(IDLE, stream.read_u32()).await {
-            Ok(Ok(length)) => length as usize,
-            // The client is done, or has nothing to say.
-            Ok(Err(_)) | Err(_) => return Ok(()),
-        };
-        let response = if length > LIMIT {
-            let detail = format!("the request has {length} bytes; {LIMIT} is the limit");
-            Response::Error(Fault::new(FaultKind::InvalidArgument, "read request", "", detail))
-        } else {
-            let mut json = vec![0u8; length];
-            timeout(TRANSFER, stream.read_exact(&mut json)).await.map_err(late)??;
-            match serde_json::from_slice::<Request>(&json) {
-                Ok(request) => {
-                    let span = tracing::info_span!("control", request = %summary(&request));
-                    let _slot = requests.acquire().await.expect("the semaphore is never closed");
-                    answer(request, service, pool).instrument(span).await
-                }
-                Err(error) => Response::Error(Fault::new(
-                    FaultKind::InvalidArgument,
-                    "read request",
-                    "",
-                    error.to_string(),
-                )),
+        let patience = if pending.is_some() { TRANSFER } else { IDLE };
+        let json = match connection.hear(patience).await? {
+            Heard::Message(json) => json,
+            Heard::End => return Ok(()),
+            Heard::TooLong(length) => {
+                let detail = format!("the request has {length} bytes; {LIMIT} is the limit");
+                return connection.say(&refused("read request", detail)).await;
             }
         };
-        let json = serde_json::to_vec(&response)?;
-        timeout(TRANSFER, async {
-            stream.write_u32(u32::try_from(json.len()).unwrap_or(u32::MAX)).await?;
-            stream.write_all(&json).await
-        })
-        .await
-        .map_err(late)??;
-        if length > LIMIT {
-            return Ok(());
+        let response = match serde_json::from_slice::<Request>(&json) {
+            Ok(request) => {
+                let span = tracing::info_span!("control", request = %summary(&request));
+                let answered = respond(request, parts, pending).instrument(span);
+                // What its client does not wait for any more is not done; the registry undoes what it has begun.
+                tokio::select! {
+                    response = answered => response,
+                    () = connection.hung_up() => {
+                        tracing::info!("a client went away before it was answered");
+                        return Ok(());
+                    }
+                }
+            }
+            Err(error) => refused("read request", error.to_string()),
+        };
+        connection.say(&response).await?;
+    }
+}
+
+fn refused(op: &str, detail: impl Into<String>) -> Response {
+    Response::Error(Fault::new(FaultKind::InvalidArgument, op, "", detail))
+}
+
+async fn respond(request: Request, parts: &Parts, pending: &mut Option<Pending>) -> Response {
+    if request == Request::FlexvolumeKeep {
+        return match pending.take() {
+            Some(mounted) => {
+                mounted.keep();
+                Response::Ok(serde_json::Value::Null)
+            }
+            None => refused("keep", "this connection has no mount that could be confirmed"),
+        };
+    }
+    // A client that goes on to something else does not want it.
+    if let Some(mounted) = pending.take() {
+        mounted.give_back().await;
+    }
+    let result = match request {
+        Request::FlexvolumeMount(request) => {
+            let _turn = parts.turn().await;
+            let mounted = parts.flexvolume.mount(&request).await;
+            value(mounted.map(|mounted| Mounted { path: pending.insert(mounted).path().clone() }))
+        }
+        other => answer(other, parts).await,
+    };
+    match result {
+        Ok(value) => Response::Ok(value),
+        Err(fault) => {
+            tracing::info!(%fault, "refused");
+            Response::Error(fault)
         }
     }
 }
@@ -108,6 +156,7 @@ async fn converse(
 /// For the log: what is asked about what, without options (they can be anything).
 fn summary(request: &Request) -> String {
     match request {
+        Request::Hello => "hello".to_owned(),
         Request::Status => "status".to_owned(),
         Request::Mount { name, .. } => format!("mount {name}"),
         Request::Umount { target } => format!("umount {target}"),
@@ -116,19 +165,25 @@ fn summary(request: &Request) -> String {
         Request::VolumeRemove { name } => format!("volume rm {name}"),
         Request::VolumeInspect { name } => format!("volume inspect {name}"),
         Request::Refresh => "refresh".to_owned(),
+        Request::FlexvolumeMount(request) => format!("flexvolume mount {}", request.target),
+        Request::FlexvolumeKeep => "flexvolume keep".to_owned(),
+        Request::FlexvolumeUnmount(request) => format!("flexvolume unmount {}", request.target),
     }
 }
 
-async fn answer(request: Request, service: &dyn VolumeService, pool: &Arc<dyn WorkerPool>) -> Response {
-    let result = match request {
-        Request::Status => {
-            let version = env!("CARGO_PKG_VERSION").to_owned();
-            value(Ok(Status {
-                version,
-                pid: std::process::id(),
-                mounts: fresh(service.mounts().await, pool).await,
-            }))
-        }
+async fn answer(request: Request, parts: &Parts) -> Result<serde_json::Value, Fault> {
+    let version = || env!("CARGO_PKG_VERSION").to_owned();
+    if request == Request::Hello {
+        return value(Ok(Hello { version: version(), pid: std::process::id() }));
+    }
+    let _turn = parts.turn().await;
+    let service = &*parts.service;
+    match request {
+        Request::Status => value(Ok(Status {
+            version: version(),
+            pid: std::process::id(),
+            mounts: fresh(service.mounts().await, &parts.pool).await,
+        })),
         Request::Mount { name, options, target } => value(mount(service, &name, &options, target).await),
         Request::Umount { target } => value(umount(service, &target).await),
         Request::VolumeList => value(list(service).await),
@@ -136,12 +191,9 @@ async fn answer(request: Request, service: &dyn VolumeService, pool: &Arc<dyn Wo
         Request::VolumeRemove { name } => value(remove(service, &name).await),
         Request::VolumeInspect { name } => value(inspect(service, &name).await),
         Request::Refresh => value(service.refresh(Driver::Cvmfs).await),
-    };
-    match result {
-        Ok(value) => Response::Ok(value),
-        Err(fault) => {
-            tracing::info!(%fault, "refused");
-            Response::Error(fault)
+        Request::FlexvolumeUnmount(request) => value(parts.flexvolume.unmount(&request).await),
+        Request::Hello | Request::FlexvolumeMount(_) | Request::FlexvolumeKeep => {
+            unreachable!("answered before")
         }
     }
 }
