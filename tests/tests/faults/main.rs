@@ -9,5 +9,6 @@ mod crash;
 mod disk;
 mod doors;
 mod frozen;
+mod health;
 mod refused;
 mod words;
