@@ -40,7 +40,7 @@
 
 {{/* volplane.toml of the controller: it mounts nothing. */}}
 {{- define "volplane.controllerSettings" -}}
-{{- $fixed := dict "run_dir" "/run/volplane" "state_dir" "/var/lib/volplane" "docker" (dict "enabled" false) -}}
+{{- $fixed := dict "run_dir" "/run/volplane" "state_dir" "/var/lib/volplane/journal" "docker" (dict "enabled" false) -}}
 {{- $_ := set $fixed "cvmfs" (dict "config_dir" "/etc/cvmfs" "cache_dir" "/var/lib/volplane/cache") -}}
 {{- include "volplane.toml" (list "" (mustMergeOverwrite (deepCopy .Values.config) $fixed)) | trim -}}
 {{- end }}
