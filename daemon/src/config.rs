@@ -76,14 +76,16 @@ pub(crate) struct Worker {
 pub(crate) struct Metrics {
     /// Off if not given.
     pub(crate) listen: Option<Listen>,
+    /// Whether `listen` may be an address that other hosts reach.
+    pub(crate) other_hosts: bool,
 }
 
-/// Where metrics are read: `unix:/path` or a loopback address with a port.
+/// Where metrics are read: `unix:/path` or an address with a port.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum Listen {
     Unix(PathBuf),
-    Loopback(SocketAddr),
+    Tcp(SocketAddr),
 }
 
 /// Logs on stderr.
@@ -192,7 +194,7 @@ const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("worker", &["user"]),
-    ("metrics", &["listen"]),
+    ("metrics", &["listen", "other_hosts"]),
     ("log", &["format", "level"]),
 ];
 
@@ -226,6 +228,15 @@ impl Config {
         let grace = config.docker.forgotten_after_seconds;
         limit((1..=604_800).contains(&grace), "docker.forgotten_after_seconds is not in 1 to 604800")?;
         limit(config.cvmfs.quota_mib != Some(0), "cvmfs.quota_mib is 0; leave it out for the site's limit")?;
+        if let Some(Listen::Tcp(address)) = config.metrics.listen
+            && !address.ip().is_loopback()
+            && !config.metrics.other_hosts
+        {
+            return Err(content(format!(
+                "metrics.listen: {address} is not a loopback address; set metrics.other_hosts = true where other hosts \
+                 may read them, as in the network of a pod"
+            )));
+        }
         if let Some(word) = unknown_level(&config.log.level) {
             return Err(content(format!(
                 "log.level: {word:?} is no level; use error, warn, info, debug or trace, or a filter as \
@@ -297,13 +308,8 @@ impl TryFrom<String> for Listen {
                 Err(format!("{text:?}: not absolute"))
             };
         }
-        let address: SocketAddr =
-            text.parse().map_err(|_| format!("{text:?} is neither unix:/path nor address:port"))?;
-        if address.ip().is_loopback() {
-            Ok(Listen::Loopback(address))
-        } else {
-            Err(format!("{text:?} is not a loopback address; metrics are not for other hosts"))
-        }
+        let address = text.parse().map_err(|_| format!("{text:?} is neither unix:/path nor address:port"))?;
+        Ok(Listen::Tcp(address))
     }
 }
 
@@ -325,7 +331,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.cvmfs.quota_mib, Some(100));
-        assert_eq!(config.metrics.listen, Some(Listen::Loopback("127.0.0.1:9100".parse().unwrap())));
+        assert_eq!(config.metrics.listen, Some(Listen::Tcp("127.0.0.1:9100".parse().unwrap())));
         assert_eq!(config.log.format, LogFormat::Json);
     }
 
@@ -363,7 +369,9 @@ mod tests {
     }
 
     #[test]
-    fn metrics_stay_on_this_host() {
+    fn metrics_stay_on_this_host_unless_told_otherwise() {
+        let open = parse("[metrics]\nlisten = '0.0.0.0:9100'\nother_hosts = true").unwrap();
+        assert_eq!(open.metrics.listen, Some(Listen::Tcp("0.0.0.0:9100".parse().unwrap())));
         assert!(parse("[metrics]\nlisten = '0.0.0.0:9100'").unwrap_err().contains("loopback"));
         assert!(parse("[metrics]\nlisten = 'unix:relative'").is_err());
         let unix = parse("[metrics]\nlisten = 'unix:/run/m.sock'").unwrap();

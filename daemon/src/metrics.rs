@@ -1,4 +1,5 @@
-//! The Prometheus endpoint: off by default, on a unix socket or a loopback port only.
+//! The Prometheus endpoint: off by default, on a unix socket or a port, a loopback one unless the
+//! configuration says that other hosts may read.
 
 mod table;
 
@@ -28,20 +29,23 @@ const CONNECTIONS: usize = 16;
 /// How long a client may take for its request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a connection may last.
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// An open endpoint.
 pub(crate) enum Listener {
     Unix(UnixListener),
-    Loopback(TcpListener),
+    Tcp(TcpListener),
 }
 
 /// Opens the endpoint.
 pub(crate) async fn listen(listen: &Listen) -> Result<Listener, SocketError> {
     match listen {
         Listen::Unix(path) => sockets::listen(path, 0o660).await.map(Listener::Unix),
-        Listen::Loopback(address) => {
+        Listen::Tcp(address) => {
             let bound = TcpListener::bind(address).await;
             bound
-                .map(Listener::Loopback)
+                .map(Listener::Tcp)
                 .map_err(|source| SocketError::Io { path: address.to_string().into(), source })
         }
     }
@@ -69,8 +73,11 @@ pub(crate) async fn serve(listener: Listener, registry: Arc<Registry>, service: 
                 .header_read_timeout(PATIENCE)
                 .max_buf_size(16 << 10)
                 .keep_alive(false);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), answer).await {
-                tracing::debug!(%error, "a metrics connection broke");
+            let connection = builder.serve_connection(TokioIo::new(stream), answer);
+            match tokio::time::timeout(LONGEST, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a metrics connection broke"),
+                Err(_) => tracing::debug!("a metrics connection took too long"),
             }
             drop(permit);
         });
@@ -83,7 +90,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 async fn accept(listener: &Listener) -> io::Result<Box<dyn Stream>> {
     Ok(match listener {
         Listener::Unix(listener) => Box::new(listener.accept().await?.0),
-        Listener::Loopback(listener) => Box::new(listener.accept().await?.0),
+        Listener::Tcp(listener) => Box::new(listener.accept().await?.0),
     })
 }
 

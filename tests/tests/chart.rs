@@ -258,6 +258,13 @@ fn what_is_named_exists() {
                 );
             }
         }
+        for monitor in objects.of_kind("PodMonitor") {
+            let node = objects.named("DaemonSet", "volplane-node");
+            let ports = &node["spec"]["template"]["spec"]["containers"][0]["ports"];
+            let wanted = &monitor["spec"]["podMetricsEndpoints"][0]["port"];
+            assert!(items(ports).any(|port| &port["name"] == wanted), "{way}: {wanted}");
+            assert_eq!(monitor["spec"]["selector"], node["spec"]["selector"], "{way}");
+        }
         let driver = text(&objects.of_kind("CSIDriver")[0]["metadata"]["name"]).to_owned();
         for class in objects.of_kind("StorageClass") {
             assert_eq!(class["provisioner"], driver.as_str(), "{way}");

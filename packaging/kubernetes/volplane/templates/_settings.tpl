@@ -35,6 +35,9 @@
 {{- if .Values.workers.enabled -}}
 {{- $_ := set $fixed "worker" (dict "nursery" "/run/volplane/nursery/nursery.sock") -}}
 {{- end -}}
+{{- if .Values.podMonitor.enabled -}}
+{{- $_ := set $fixed "metrics" (dict "listen" (printf "0.0.0.0:%d" (int .Values.podMonitor.port)) "other_hosts" true) -}}
+{{- end -}}
 {{- include "volplane.toml" (list "" (mustMergeOverwrite (deepCopy .Values.config) $fixed)) | trim -}}
 {{- end }}
 
