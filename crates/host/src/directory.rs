@@ -7,7 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,14 @@ pub enum DirectoryError {
     /// The path, or a part of it, is a symbolic link.
     #[error("{}: is a symbolic link, or leads through one; give the path behind it", .0.display())]
     Symlink(PathBuf),
+    /// The path is not in the directory that it must be in.
+    #[error("{}: is not below {}", path.display(), beneath.display())]
+    Outside {
+        /// The path.
+        path: PathBuf,
+        /// Where it must be.
+        beneath: PathBuf,
+    },
     /// Something else than a directory is there.
     #[error("{}: is not a directory", .0.display())]
     NotDirectory(PathBuf),
@@ -67,6 +76,44 @@ pub fn open_path(path: &Path) -> Result<OwnedFd, DirectoryError> {
         Err(Errno::ENOTDIR) => Err(DirectoryError::NotDirectory(path.to_owned())),
         Err(error) => Err(DirectoryError::Io { path: path.to_owned(), source: error.into() }),
     }
+}
+
+/// The same for a path that must lie in the directory `beneath`, which itself may be reached through links: from there on
+/// no symbolic link is followed, and `..` leads nowhere else.
+pub fn open_beneath(path: &Path, beneath: &Path) -> Result<OwnedFd, DirectoryError> {
+    let outside = || DirectoryError::Outside { path: path.to_owned(), beneath: beneath.to_owned() };
+    let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
+    if !is_plain(path) || !is_plain(beneath) {
+        return Err(DirectoryError::NotPlain(path.to_owned()));
+    }
+    let base = open(beneath, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| failed(errno.into()))?;
+    // Callers name the path through the link to the directory or through what is behind it.
+    let rest = match path.strip_prefix(beneath) {
+        Ok(rest) => rest,
+        Err(_) => {
+            let behind = beneath.canonicalize().map_err(failed)?;
+            path.strip_prefix(&behind).map_err(|_| outside())?
+        }
+    };
+    if rest.as_os_str().is_empty() {
+        return Ok(base);
+    }
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    // The kernel gives up (EAGAIN) when something on the way is renamed meanwhile.
+    for _ in 0..16 {
+        match openat2(&base, rest, how) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::EAGAIN) => {}
+            Err(Errno::EXDEV) => return Err(outside()),
+            Err(Errno::ELOOP) => return Err(DirectoryError::Symlink(path.to_owned())),
+            Err(Errno::ENOTDIR) => return Err(DirectoryError::NotDirectory(path.to_owned())),
+            Err(errno) => return Err(failed(errno.into())),
+        }
+    }
+    Err(failed(Errno::EAGAIN.into()))
 }
 
 /// Makes the directory (and missing parents, mode 0755) with `mode`, or checks the one that is there: no symbolic link

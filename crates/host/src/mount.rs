@@ -4,9 +4,11 @@
 //! Paths must be free of symbolic links; each is opened with `openat2(RESOLVE_NO_SYMLINKS)` and mounted through
 //! `/proc/self/fd`, so nobody can put a link in the way between a check and the mount.
 
+pub mod place;
+
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -24,6 +26,9 @@ pub enum MountError {
     /// Nothing is mounted there, or the path does not exist.
     #[error("{}: nothing is mounted there", .0.display())]
     NotMounted(PathBuf),
+    /// Something was mounted there, or what was there was replaced, while it was worked on.
+    #[error("{}: was changed by somebody else meanwhile", .0.display())]
+    Changed(PathBuf),
     /// The path cannot be used.
     #[error(transparent)]
     Path(#[from] DirectoryError),
@@ -72,18 +77,23 @@ pub fn bind(source: &Path, target: &Path, read_only: bool) -> Result<(), MountEr
 
 fn remount_read_only(target: &Path) -> Result<(), MountError> {
     // Opened anew: now it leads to the mount that was just made.
-    let made = open_path(target)?;
+    remount(&open_path(target)?, target, MsFlags::MS_RDONLY)
+}
+
+/// Gives the mount whose root is `made` these flags beside those that it has.
+fn remount(made: &OwnedFd, target: &Path, more: MsFlags) -> Result<(), MountError> {
     let id =
-        mount_id(&made).map_err(|source| MountError::Os { op: "look at", path: target.into(), source })?;
+        mount_id(made).map_err(|source| MountError::Os { op: "look at", path: target.into(), source })?;
     let table = MountTable::own()?;
     let entry = table.by_id(id).ok_or_else(|| MountError::NotMounted(target.to_owned()))?;
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | flags_of(&entry.options);
-    nix::mount::mount(NOTHING, &by_fd(&made), NOTHING, flags, NOTHING).map_err(os("make read-only", target))
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | more | flags_of(&entry.options);
+    nix::mount::mount(NOTHING, &by_fd(made), NOTHING, flags, NOTHING).map_err(os("remount", target))
 }
 
 /// The flags of a mount that a remount must name again, or it would take them away.
 fn flags_of(options: &str) -> MsFlags {
     let flag = |option| match option {
+        "ro" => MsFlags::MS_RDONLY,
         "nosuid" => MsFlags::MS_NOSUID,
         "nodev" => MsFlags::MS_NODEV,
         "noexec" => MsFlags::MS_NOEXEC,

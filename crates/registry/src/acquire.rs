@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use host::mount::place::Node;
+use tokio::time::Instant;
 use volume::{
     Acquired, Caller, Driver, Fault, FaultKind, MountKey, MountState, RefId, Target, VolumeName, VolumeSpec,
 };
 
-use crate::core::{Core, dated, late};
+use crate::bind::Source;
+use crate::core::{Core, dated};
 use crate::mounting::LetGo;
 use crate::table::{Change, ReferenceRow};
 
@@ -20,6 +22,15 @@ pub(crate) struct Request {
     pub(crate) what: What,
     pub(crate) reference: RefId,
     pub(crate) target: Target,
+    /// When it came in: a look at the mount that began later is news enough for it.
+    pub(crate) began: Instant,
+}
+
+impl Request {
+    /// One that comes in now.
+    pub(crate) fn new(what: What, reference: &RefId, target: &Target) -> Self {
+        Request { what, reference: reference.clone(), target: target.clone(), began: Instant::now() }
+    }
 }
 
 /// A volume by its name, or described.
@@ -85,44 +96,48 @@ impl Core {
         caller: &Caller,
         deadline: Instant,
     ) -> Result<(Acquired, bool), Fault> {
+        match &request.target {
+            Target::Shared => self.acquire_shared(request, spec, volume, caller, deadline).await,
+            Target::Bind(target) => self.acquire_at(request, target, spec, volume, caller, deadline).await,
+        }
+    }
+
+    async fn acquire_shared(
+        &self,
+        request: &Request,
+        spec: &VolumeSpec,
+        volume: Option<&VolumeName>,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<(Acquired, bool), Fault> {
         let reference = &request.reference;
-        let backend = self.backend(spec.driver())?;
-        let resolved = timeout_at(deadline, backend.resolve(spec, caller))
-            .await
-            .map_err(|_| late("read the configuration for", &reference.scope, "gave no answer in time"))??;
-        let key = resolved.key.clone();
-        if self.key_of(reference).is_some_and(|held| held != key) {
+        let resolved = self.resolve(spec, caller, &reference.scope, deadline).await?;
+        let key = &resolved.key;
+        if self.key_of(reference).is_some_and(|held| held != *key) {
             // The volume or the configuration was changed since: the old use is over.
             self.release_in_lane(reference, false).await?;
         }
-        let _guard = self.key(&key, deadline).await?;
+        let guard = self.key(key, deadline).await?;
         let before = self.held(reference).filter(|held| held.settled);
         let provided = async {
-            let anew = self.make_live(&resolved, deadline).await?;
-            if anew {
-                self.heal_binds(&key, reference).await;
+            let anew = self.make_live(&resolved, request.began, deadline).await?;
+            if anew && let Some((_hold, device)) = self.hold(key) {
+                self.heal_binds(Source { key, device, node: Node::Directory }, Some(reference)).await;
             }
-            match &request.target {
-                Target::Shared => {
-                    self.refer(reference, &key, volume, before.as_ref()).await?;
-                    Ok::<_, Fault>(self.mountpoint(&key))
-                }
-                Target::Bind(target) => {
-                    self.bind_to(&key, reference, volume, &target.path).await?;
-                    Ok(target.path.clone())
-                }
-            }
+            self.refer(reference, key, volume, before.as_ref()).await?;
+            Ok::<_, Fault>(self.mountpoint(key))
         };
         match provided.await {
             Ok(path) => {
-                self.touch(reference, &key);
-                self.remember_key(spec.driver(), volume, &key).await;
+                self.touch(reference, key);
+                self.remember_key(spec.driver(), volume, key).await;
                 tracing::info!(%reference, %key, path = %path.display(), again = before.is_some(), "acquired");
                 Ok((Acquired { path }, before.is_none()))
             }
             Err(fault) => {
-                self.remember(&key, &fault.to_string());
-                self.take_back(reference, &key, before.is_some()).await;
+                self.remember(key, &fault.to_string());
+                drop(guard);
+                self.take_back(reference, key, before.is_some()).await;
                 Err(fault)
             }
         }
@@ -144,7 +159,7 @@ impl Core {
         self.commit(vec![Change::PutReference(reference.clone(), row)]).await
     }
 
-    fn touch(&self, reference: &RefId, key: &MountKey) {
+    pub(crate) fn touch(&self, reference: &RefId, key: &MountKey) {
         let mut tables = self.tables.lock();
         if let Some(mount) = tables.mounts.get_mut(key) {
             mount.linger_until = None;
@@ -169,14 +184,14 @@ impl Core {
     /// After a failed acquire. A reference that was not held before is not held now. One that was held goes too when
     /// there is no mount left that it could stand for (no engine sends an Unmount after a failed Mount), unless it has
     /// a bind mount, which its release has to take away.
-    async fn take_back(&self, reference: &RefId, key: &MountKey, held_before: bool) {
+    pub(crate) async fn take_back(&self, reference: &RefId, key: &MountKey, held_before: bool) {
         let Some(row) = self.held(reference) else {
             self.let_go_now(key).await;
             return;
         };
         let drop = match (held_before, &row.bind) {
             (false, None) => true,
-            (false, Some(bind)) => match self.unbind(reference, bind).await {
+            (false, Some(bind)) => match self.unbind(reference, bind, false).await {
                 Ok(()) => true,
                 Err(fault) => {
                     tracing::warn!(%reference, %fault, "the target of a failed mount could not be freed");
@@ -195,8 +210,13 @@ impl Core {
         self.let_go_now(key).await;
     }
 
-    async fn let_go_now(&self, key: &MountKey) {
-        match self.let_go(key).await {
+    /// Under the key's guard, unless it is wanted by others for too long: the sweeper has time.
+    pub(crate) async fn let_go_now(&self, key: &MountKey) {
+        let gone = match self.key(key, Instant::now() + self.config.release).await {
+            Ok(_guard) => self.let_go(key).await,
+            Err(fault) => LetGo::Failed(fault),
+        };
+        match gone {
             LetGo::Gone | LetGo::Referred => {}
             LetGo::Seen(_) | LetGo::Failed(_) => self.sweep_soon.notify_one(),
         }

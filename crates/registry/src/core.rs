@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) tables: Mutex<Tables>,
     pub(crate) lanes: Guards<String>,
     pub(crate) keys: Guards<MountKey>,
+    /// Questions to file systems (`statfs`), one at a time each.
+    pub(crate) questions: Guards<MountKey>,
     /// True when the start's reconciliation is over.
     pub(crate) ready: watch::Sender<bool>,
     /// Asks for a look at all mounts soon.
@@ -119,13 +121,26 @@ impl Core {
     /// The lane of a reference: people and engines with long time-outs wait in order; kubelet, which comes again by
     /// itself, hears that it is busy.
     pub(crate) async fn lane(&self, reference: &RefId, deadline: Instant) -> Result<Guard<String>, Fault> {
+        let lane = Core::lane_of(reference);
         let entered = match reference.frontend {
-            Frontend::Docker | Frontend::Podman | Frontend::Cli => {
-                self.lanes.enter(&reference.scope, deadline).await
-            }
-            Frontend::Flexvolume | Frontend::Csi => self.lanes.try_enter(&reference.scope),
+            Frontend::Docker | Frontend::Podman | Frontend::Cli => self.lanes.enter(&lane, deadline).await,
+            Frontend::Flexvolume | Frontend::Csi => self.lanes.try_enter(&lane),
         };
-        entered.map_err(|_| busy(&reference.scope))
+        entered.map_err(|_| {
+            let subject = if reference.id.is_empty() { &reference.scope } else { &reference.id };
+            busy(subject)
+        })
+    }
+
+    /// The name of a reference's lane: an engine's calls about one volume, kubelet's about one target. No volume's name
+    /// has a NUL in it.
+    pub(crate) fn lane_of(reference: &RefId) -> String {
+        match reference.frontend {
+            Frontend::Docker | Frontend::Podman | Frontend::Cli => reference.scope.clone(),
+            Frontend::Flexvolume | Frontend::Csi => {
+                format!("{}\0{}\0{}", reference.frontend.as_str(), reference.scope, reference.id)
+            }
+        }
     }
 
     pub(crate) async fn key(&self, key: &MountKey, deadline: Instant) -> Result<Guard<MountKey>, Fault> {
@@ -146,7 +161,7 @@ pub(crate) fn late(op: &str, subject: &str, detail: &str) -> Fault {
     Fault::new(FaultKind::DeadlineExceeded, op, subject, detail)
 }
 
-fn busy(subject: &str) -> Fault {
+pub(crate) fn busy(subject: &str) -> Fault {
     let detail = "another operation on it is under way; try again later";
     Fault::new(FaultKind::Busy, "wait for", subject, detail)
 }

@@ -12,6 +12,7 @@ use volume::{Acquired, Fault, FaultKind, RefId};
 
 use crate::core::{Core, late};
 use crate::guard::Guard;
+use crate::table::{Change, ReferenceRow};
 
 /// A finished acquire on its way to the caller.
 struct Delivery {
@@ -28,7 +29,11 @@ impl Delivery {
         if let Ok((_, true)) = self.outcome {
             tracing::info!(reference = %self.reference, "caller went away; its reference is given back");
             if let Err(fault) = self.core.release_in_lane(&self.reference, true).await {
-                tracing::warn!(reference = %self.reference, %fault, "reference of a caller that went away stays");
+                tracing::warn!(
+                    reference = %self.reference, %fault,
+                    "the mount of a caller that went away could not be taken back; tried again"
+                );
+                self.core.unsettle(&self.reference).await;
             }
         }
     }
@@ -51,6 +56,17 @@ impl Drop for Waiting {
 }
 
 impl Core {
+    /// Leaves the taking back of a reference to the sweeper.
+    async fn unsettle(&self, reference: &RefId) {
+        if let Some(held) = self.held(reference) {
+            let row = ReferenceRow { settled: false, ..held };
+            if let Err(fault) = self.commit(vec![Change::PutReference(reference.clone(), row)]).await {
+                tracing::warn!(%reference, %fault, "reference of a caller that went away stays");
+            }
+        }
+        self.sweep_soon.notify_one();
+    }
+
     /// Runs an acquire in its lane.
     pub(crate) async fn deliver(
         self: &Arc<Self>,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use host::DeviceId;
+use host::mount::place::{Found, Node};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use volume::{
@@ -14,7 +15,7 @@ use volume::{
     Revision, Survivor, VolumeSpec, WorkerReport,
 };
 
-use crate::kernel::{Asked, Kernel, Mounted};
+use crate::kernel::{Asked, Kernel, Mounted, Spot};
 use crate::{Registry, RegistryConfig};
 
 #[derive(Debug, Default)]
@@ -43,9 +44,19 @@ pub(crate) struct Facts {
     pub(crate) detach_fault: Option<FaultKind>,
     /// Of binds and unbinds.
     pub(crate) bind_fault: Option<FaultKind>,
+    /// Of unbinds alone.
+    pub(crate) unbind_fault: Option<FaultKind>,
+    /// What the site's configuration adds to every key.
+    pub(crate) key_suffix: String,
     pub(crate) seen_fault: Option<FaultKind>,
     /// The next attach waits for `resume`.
     pub(crate) attach_hangs: bool,
+    /// The same for the next bind.
+    pub(crate) bind_hangs: bool,
+    /// Every bind that was made, in order, and whether it was read-only.
+    pub(crate) binds: Vec<(Spot, bool)>,
+    /// Directories and files that targets are.
+    pub(crate) nodes: BTreeSet<PathBuf>,
     /// The daemon dies at its so many-th next step.
     pub(crate) dies_in: Option<usize>,
     /// `told` wakes at the so many-th next step, and things go on.
@@ -96,9 +107,9 @@ impl World {
     ) -> Result<Arc<Registry>, Fault> {
         let mut config = RegistryConfig::new(dir.join("state"), dir.join("mounts"));
         change(&mut config);
-        let backend: Arc<dyn Backend> = Arc::new(Fake { world: self.clone() });
-        Registry::open_on(config, vec![backend], Arc::new(Fake { world: self.clone() }), boot.into(), None)
-            .await
+        let fake = |driver| Arc::new(Fake { world: self.clone(), driver });
+        let backends: Vec<Arc<dyn Backend>> = vec![fake(Driver::Cvmfs), fake(Driver::Rbd)];
+        Registry::open_on(config, backends, fake(Driver::Cvmfs), boot.into(), None).await
     }
 
     /// A step of the daemon. It may be its last: then it never goes on.
@@ -155,12 +166,13 @@ impl World {
 
 pub(crate) struct Fake {
     world: Arc<World>,
+    driver: Driver,
 }
 
 #[async_trait]
 impl Backend for Fake {
     fn driver(&self) -> Driver {
-        Driver::Cvmfs
+        self.driver
     }
 
     fn parse(
@@ -178,8 +190,13 @@ impl Backend for Fake {
     }
 
     async fn resolve(&self, spec: &VolumeSpec, _: &Caller) -> Result<Resolved, Fault> {
-        let VolumeSpec::Cvmfs(cvmfs) = spec else { return Err(fault(FaultKind::Unsupported)) };
-        Ok(Resolved { key: key(&cvmfs.repository), spec: spec.clone(), payload: serde_json::Value::Null })
+        let name = match spec {
+            VolumeSpec::Cvmfs(cvmfs) => &cvmfs.repository,
+            VolumeSpec::Rbd(rbd) => &rbd.volume,
+            VolumeSpec::CvmfsAll(_) => return Err(fault(FaultKind::Unsupported)),
+        };
+        let key = key(&format!("{name}{}", self.world.facts.lock().key_suffix));
+        Ok(Resolved { key, spec: spec.clone(), payload: serde_json::Value::Null })
     }
 
     async fn attach(&self, resolved: &Resolved, mountpoint: &Path) -> Result<(), Fault> {
@@ -248,6 +265,9 @@ impl Backend for Fake {
     }
 
     async fn survivors(&self) -> Vec<Survivor> {
+        if self.driver != Driver::Cvmfs {
+            return Vec::new();
+        }
         self.world.step().await;
         let facts = self.world.facts.lock();
         let survivor = |mounted: &Mounted| {
@@ -293,41 +313,76 @@ impl Kernel for Fake {
         self.world.step().await;
     }
 
-    async fn make_target(&self, _: &Path) -> Result<bool, Fault> {
+    async fn device_at(&self, path: &Path) -> Result<Option<DeviceId>, Fault> {
         self.world.step().await;
-        Ok(true)
+        Ok(self.world.facts.lock().mounts.get(path).map(|mounted| mounted.device))
     }
 
-    async fn bind(&self, source: &Path, target: &Path) -> Result<(), Fault> {
+    async fn find(&self, spot: &Spot) -> Result<Found, Fault> {
         self.world.step().await;
-        {
+        let facts = self.world.facts.lock();
+        Ok(match facts.mounts.get(&spot.path) {
+            Some(mounted) => Found::Mount(mounted.device),
+            None if facts.nodes.contains(&spot.path) => Found::Plain,
+            None => Found::Nothing,
+        })
+    }
+
+    async fn bind(
+        &self,
+        source: &Path,
+        device: DeviceId,
+        spot: &Spot,
+        read_only: bool,
+    ) -> Result<bool, Fault> {
+        self.world.step().await;
+        let hangs = std::mem::take(&mut self.world.facts.lock().bind_hangs);
+        if hangs {
+            self.world.stopped.notify_one();
+            self.world.resume.notified().await;
+        }
+        let made = {
             let mut facts = self.world.facts.lock();
             if let Some(kind) = facts.bind_fault {
                 return Err(fault(kind));
             }
-            let Some(mut mounted) = facts.mounts.get(source).cloned() else {
-                return Err(fault(FaultKind::NotFound));
+            let mountpoint = match spot.node {
+                Node::Directory => source,
+                Node::File => source.parent().unwrap(),
             };
-            if facts.mounts.contains_key(target) {
-                facts.breaches.push(format!("a second mount was bound onto {}", target.display()));
+            let mounted = facts.mounts.get(mountpoint).filter(|mounted| mounted.device == device).cloned();
+            let Some(mut mounted) = mounted else { return Err(fault(FaultKind::Unavailable)) };
+            if facts.mounts.contains_key(&spot.path) {
+                facts.breaches.push(format!("a second mount was bound onto {}", spot.path.display()));
             }
-            mounted.path = target.into();
-            facts.mounts.insert(target.into(), mounted);
+            mounted.path.clone_from(&spot.path);
+            facts.mounts.insert(spot.path.clone(), mounted);
+            facts.binds.push((spot.clone(), read_only));
+            facts.nodes.insert(spot.path.clone())
+        };
+        self.world.step().await;
+        Ok(made)
+    }
+
+    async fn unbind(&self, spot: &Spot, _dead: bool, remove: bool) -> Result<(), Fault> {
+        self.world.step().await;
+        {
+            let mut facts = self.world.facts.lock();
+            if let Some(kind) = facts.bind_fault.or(facts.unbind_fault) {
+                return Err(fault(kind));
+            }
+            facts.mounts.remove(&spot.path);
+            if remove {
+                facts.nodes.remove(&spot.path);
+            }
         }
         self.world.step().await;
         Ok(())
     }
 
-    async fn unbind(&self, target: &Path, _dead: bool) -> Result<(), Fault> {
+    async fn remove(&self, spot: &Spot) -> Result<(), Fault> {
         self.world.step().await;
-        {
-            let mut facts = self.world.facts.lock();
-            if let Some(kind) = facts.bind_fault {
-                return Err(fault(kind));
-            }
-            facts.mounts.remove(target);
-        }
-        self.world.step().await;
+        self.world.facts.lock().nodes.remove(&spot.path);
         Ok(())
     }
 }

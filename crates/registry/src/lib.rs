@@ -14,6 +14,7 @@
 
 mod acquire;
 mod bind;
+mod claim;
 mod config;
 mod core;
 mod define;
@@ -22,6 +23,8 @@ mod guard;
 mod journal;
 mod kernel;
 mod mounting;
+mod nominal;
+mod publish;
 mod reconcile;
 mod registry;
 mod release;

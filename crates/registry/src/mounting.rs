@@ -1,12 +1,10 @@
 //! The steps that change a mount. For each the guard of its key is held.
 
-use std::path::Path;
-
 use tokio::time::{Instant, timeout, timeout_at};
 use volume::{Fault, FaultKind, Inspection, MountKey, MountState, Resolved};
 
 use crate::core::{Core, late};
-use crate::kernel::{Asked, at};
+use crate::kernel::Asked;
 use crate::state::{Event, Step, step};
 use crate::table::{Change, MountRow};
 
@@ -25,8 +23,18 @@ pub(crate) enum LetGo {
 
 impl Core {
     /// Walks the state table until the mount is live. `true` if it was mounted anew.
-    pub(crate) async fn make_live(&self, resolved: &Resolved, deadline: Instant) -> Result<bool, Fault> {
+    /// A look that found it alive and began after `since` need not be repeated.
+    pub(crate) async fn make_live(
+        &self,
+        resolved: &Resolved,
+        since: Instant,
+        deadline: Instant,
+    ) -> Result<bool, Fault> {
         let key = &resolved.key;
+        if self.was_live(key, since) {
+            self.update_payload(resolved).await?;
+            return Ok(false);
+        }
         // The longest way: what is dead is taken down, is looked at once more, is attached.
         for _ in 0..4 {
             // What is believed may be wrong both ways: a mount whose unmounting failed can be alive and in use.
@@ -48,6 +56,18 @@ impl Core {
         }
         Err(Fault::new(FaultKind::Unavailable, "mount", key.as_str(), "it dies as soon as it is mounted")
             .with_retry(volume::Retry::Later))
+    }
+
+    /// Whether a look that began after `since` found it alive, and nothing else was heard.
+    fn was_live(&self, key: &MountKey, since: Instant) -> bool {
+        self.tables.lock().mounts.get(key).is_some_and(|mount| {
+            mount.row.state == MountState::Live && mount.looked.is_some_and(|looked| looked >= since)
+        })
+    }
+
+    /// Looks whether it lives, and changes nothing. The key's guard is held.
+    pub(crate) async fn is_live(&self, key: &MountKey, since: Instant) -> Result<bool, Fault> {
+        Ok(self.was_live(key, since) || self.look(key).await? == MountState::Live)
     }
 
     async fn update_payload(&self, resolved: &Resolved) -> Result<(), Fault> {
@@ -90,7 +110,7 @@ impl Core {
                 return Err(fault);
             }
         }
-        let device = match self.device_at(&mountpoint).await {
+        let device = match self.kernel.device_at(&mountpoint).await {
             Ok(Some(device)) => device,
             other => {
                 self.note(key, Event::AttachUnknown, Vec::new()).await?;
@@ -111,28 +131,27 @@ impl Core {
         if let Some(mount) = self.tables.lock().mounts.get_mut(key) {
             mount.last_error = None;
             mount.report = None;
+            mount.looked = Some(Instant::now());
         }
         self.look_soon.notify_one();
         tracing::info!(%key, mountpoint = %mountpoint.display(), "mounted");
         Ok(())
     }
 
-    async fn device_at(&self, path: &Path) -> Result<Option<host::DeviceId>, Fault> {
-        Ok(at(&self.kernel.mounts().await?, path).map(|mounted| mounted.device))
-    }
-
     /// Compares what is believed with the backend and the mount table, and notes it. No network.
     pub(crate) async fn look(&self, key: &MountKey) -> Result<MountState, Fault> {
         let Some(row) = self.row(key) else { return Ok(MountState::Absent) };
         let backend = self.backend(row.driver)?;
+        let began = Instant::now();
         let found = timeout(self.config.inspect, backend.inspect(key, &row.mountpoint))
             .await
             .map_err(|_| late("look at", key.as_str(), "the backend gave no answer in time"))?;
-        let device = self.device_at(&row.mountpoint).await?;
+        let device = self.kernel.device_at(&row.mountpoint).await?;
         let (event, trouble) = match (found, device) {
             (Inspection::Live(report), Some(_)) => {
                 if let Some(mount) = self.tables.lock().mounts.get_mut(key) {
                     mount.report = Some(*report);
+                    mount.looked = Some(began);
                 }
                 (Event::FoundLive, None)
             }
@@ -191,9 +210,8 @@ impl Core {
     /// Takes a mount down if nobody refers to it and no namespace shows it, and forgets it.
     pub(crate) async fn let_go(&self, key: &MountKey) -> LetGo {
         let Some(row) = self.row(key) else { return LetGo::Gone };
-        let referred =
-            || self.tables.lock().mounts.get(key).is_some_and(|mount| !mount.references.is_empty());
-        if referred() {
+        let referred = |mount: &crate::table::Mount| !mount.references.is_empty() || mount.holds > 0;
+        if self.tables.lock().mounts.get(key).is_some_and(referred) {
             return LetGo::Referred;
         }
         let asked = Asked { primary: row.mountpoint.clone(), device: row.device };

@@ -157,7 +157,10 @@ impl Core {
         let unsettled: Vec<RefId> = {
             let tables = self.tables.lock();
             let references = tables.mounts.get(key).into_iter().flat_map(|mount| &mount.references);
-            references.filter(|(_, held)| !held.row.settled).map(|(id, _)| id.clone()).collect()
+            references
+                .filter(|(id, held)| !held.row.settled && !tables.claims.holds(id))
+                .map(|(id, _)| id.clone())
+                .collect()
         };
         for reference in &unsettled {
             tracing::info!(%reference, %key, "an unfinished mount request is taken back");

@@ -21,7 +21,7 @@ use crate::core::{Core, OPERATIONS, late};
 use crate::guard::Guards;
 use crate::journal::Journal;
 use crate::kernel::{HostKernel, Kernel};
-use crate::sweep;
+use crate::{nominal, sweep};
 
 /// Refreshes at a time.
 const REFRESHES: usize = 16;
@@ -42,7 +42,7 @@ impl Registry {
         config: RegistryConfig,
         backends: Vec<Arc<dyn Backend>>,
     ) -> Result<Arc<Registry>, Fault> {
-        let kernel = HostKernel { deadline: config.kernel, mount_dir: config.mount_dir.clone() };
+        let kernel = HostKernel::new(config.kernel, config.mount_dir.clone());
         let boot_id = host::boot::boot_id()
             .map_err(|error| Fault::new(FaultKind::Internal, "read the boot id", "", error.to_string()))?;
         let share = config.share_mount_dir.then(|| config.mount_dir.clone());
@@ -97,6 +97,7 @@ impl Registry {
             tables: Mutex::default(),
             lanes: Guards::new(),
             keys: Guards::new(),
+            questions: Guards::new(),
             ready: watch::Sender::new(false),
             look_soon: Notify::new(),
             sweep_soon: Notify::new(),
@@ -216,7 +217,7 @@ impl VolumeService for Registry {
         target: &Target,
     ) -> Result<Acquired, Fault> {
         let what = What::Named(driver, name.clone());
-        self.core.acquire(Request { what, reference: reference.clone(), target: target.clone() }).await
+        self.core.acquire(Request::new(what, reference, target)).await
     }
 
     async fn acquire(
@@ -227,7 +228,7 @@ impl VolumeService for Registry {
         caller: &Caller,
     ) -> Result<Acquired, Fault> {
         let what = What::Given(spec.clone(), caller.clone());
-        self.core.acquire(Request { what, reference: reference.clone(), target: target.clone() }).await
+        self.core.acquire(Request::new(what, reference, target)).await
     }
 
     async fn release(&self, reference: &RefId) -> Result<(), Fault> {
@@ -246,10 +247,8 @@ impl VolumeService for Registry {
     }
 
     fn abilities(&self, driver: Driver) -> Result<Abilities, Fault> {
-        self.core.backend(driver)?.abilities().ok_or_else(|| {
-            let detail = "volumes of this driver cannot be provisioned";
-            Fault::new(FaultKind::Unsupported, "provision", driver.as_str(), detail)
-        })
+        let own = self.core.backend(driver)?.abilities();
+        Ok(own.unwrap_or_else(|| nominal::abilities(&self.core, driver)))
     }
 
     fn node_abilities(&self, driver: Driver) -> Result<NodeAbilities, Fault> {
@@ -258,8 +257,7 @@ impl VolumeService for Registry {
 
     async fn mount_of(&self, reference: &RefId) -> Option<MountStatus> {
         self.core.look_soon.notify_one();
-        let statuses = self.core.tables.lock().statuses();
-        statuses.into_iter().find(|status| status.references.contains(reference))
+        self.core.tables.lock().status_of(reference)
     }
 
     async fn stats(&self, reference: &RefId) -> Result<VolumeStats, Fault> {

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 use volume::{Fault, FaultKind, RefId};
 
 use crate::core::Core;
-use crate::mounting::LetGo;
 use crate::table::Change;
 
 impl Core {
@@ -24,41 +23,41 @@ impl Core {
 
     /// With `linger` the mount is kept for a while: its caller went away and may come again.
     pub(crate) async fn release_in_lane(&self, reference: &RefId, linger: bool) -> Result<(), Fault> {
-        // An operation that moved the reference to another mount is over by the time its guard is ours.
-        let (key, _guard, held) = loop {
-            let Some(key) = self.key_of(reference) else {
-                tracing::debug!(%reference, "release of an unknown reference");
-                return Ok(());
-            };
-            let guard = self.key(&key, Instant::now() + self.config.release).await?;
-            match self.held(reference) {
-                Some(held) if held.key == key => break (key, guard, held),
-                _ => {}
-            }
+        let Some(held) = self.held(reference) else {
+            tracing::debug!(%reference, "release of an unknown reference");
+            return self.free_unknown(reference).await;
         };
+        let key = held.key;
         if let Some(bind) = &held.bind {
-            self.unbind(reference, bind).await?;
+            self.unbind(reference, bind, true).await?;
         }
         self.commit(vec![Change::DropReference(reference.clone())]).await?;
         tracing::info!(%reference, %key, "released");
-        if linger {
-            if let Some(mount) = self.tables.lock().mounts.get_mut(&key) {
+        let last = {
+            let mut tables = self.tables.lock();
+            let Some(mount) = tables.mounts.get_mut(&key) else { return Ok(()) };
+            if linger {
                 mount.linger_until = Some(Instant::now() + self.config.linger);
             }
-            return Ok(());
+            mount.references.is_empty() && !linger
+        };
+        // The reference is back, whatever becomes of the mount. Who gives back the last one sees to that.
+        if last {
+            self.let_go_now(&key).await;
         }
-        // The reference is back, whatever becomes of the mount.
-        match self.let_go(&key).await {
-            LetGo::Referred | LetGo::Gone | LetGo::Seen(_) | LetGo::Failed(_) => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Drops references that are over for another reason than a release, with their binds. The key's guard is held.
+    /// Drops references that are over for another reason than a release, with their binds. The key's guard is
+    /// held. One that a request is working on is left to it.
     pub(crate) async fn drop_references(&self, references: &[RefId]) -> Result<(), Fault> {
         for reference in references {
             let Some(held) = self.held(reference) else { continue };
+            if self.tables.lock().claims.holds(reference) {
+                continue;
+            }
             if let Some(bind) = &held.bind {
-                match self.unbind(reference, bind).await {
+                match self.unbind(reference, bind, false).await {
                     Err(fault) if fault.kind != FaultKind::NotFound => return Err(fault),
                     _ => {}
                 }

@@ -14,7 +14,9 @@ use volume::{
 use crate::Registry;
 use crate::fake::{World, key, spec};
 
+mod kubelet;
 mod life;
+mod nominal;
 mod requests;
 mod targets;
 mod volumes;
@@ -38,7 +40,7 @@ fn podman(volume: &str) -> RefId {
 }
 
 fn csi(target: &str) -> RefId {
-    RefId { frontend: Frontend::Csi, scope: target.into(), id: String::new() }
+    RefId { frontend: Frontend::Csi, scope: "volume".into(), id: target.into() }
 }
 
 fn name(text: &str) -> VolumeName {

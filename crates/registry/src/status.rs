@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use volume::{MountKey, MountState, MountStatus, VolumeInfo, VolumeName};
+use volume::{MountKey, MountState, MountStatus, RefId, VolumeInfo, VolumeName};
 
 use crate::table::{Mount, Tables, Volume};
 
@@ -77,6 +77,12 @@ impl Volume {
 }
 
 impl Tables {
+    /// The mount that a reference holds.
+    pub(crate) fn status_of(&self, reference: &RefId) -> Option<MountStatus> {
+        let key = self.key_of(reference)?;
+        Some(self.mounts.get(key)?.status(key))
+    }
+
     /// All mounts that are there or that somebody refers to.
     pub(crate) fn statuses(&self) -> Vec<MountStatus> {
         let shown = |mount: &Mount| mount.row.state != MountState::Absent || !mount.references.is_empty();

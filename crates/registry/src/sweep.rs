@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use host::mount::place::Node;
 use tokio::time::{Duration, Instant};
 use volume::{Fault, Frontend, MountKey, MountState, RefId};
 
+use crate::bind::Source;
 use crate::core::Core;
 use crate::kernel::Asked;
 use crate::mounting::LetGo;
@@ -76,9 +78,13 @@ impl Core {
         }
         if let Some(resolved) = heal {
             tracing::info!(%key, "Podman counts on the mount, which is not there; it is made again");
-            if let Err(fault) = self.make_live(&resolved, Instant::now() + self.config.acquire).await {
+            let clock = Instant::now();
+            if let Err(fault) = self.make_live(&resolved, clock, clock + self.config.acquire).await {
                 self.remember(key, &fault.to_string());
                 return Err(fault);
+            }
+            if let Some((_hold, device)) = self.hold(key) {
+                self.heal_binds(Source { key, device, node: Node::Directory }, None).await;
             }
         }
         Ok(())

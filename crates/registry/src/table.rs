@@ -4,13 +4,17 @@
 //! here. The rest (times, reports, the newest error) is of this life of the daemon alone.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use host::DeviceId;
+use host::mount::place::Node;
 use tokio::time::Instant;
 use volume::{
-    Driver, Frontend, MountKey, MountState, OptionMap, RefId, Resolved, VolumeName, VolumeSpec, WorkerReport,
+    Driver, Frontend, MountKey, MountState, OptionMap, RefId, Resolved, Sharing, VolumeName, VolumeSpec,
+    WorkerReport,
 };
+
+use crate::claim::Claims;
 
 /// A defined volume.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,10 +54,27 @@ pub(crate) struct ReferenceRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BindRow {
     pub(crate) target: PathBuf,
-    /// The directory was made by us and goes with the bind.
+    /// The directory from which no link may lie on the way to it.
+    pub(crate) beneath: Option<PathBuf>,
+    pub(crate) node: Node,
+    pub(crate) read_only: bool,
+    pub(crate) sharing: Sharing,
+    /// The directory or file was made by us and goes with the bind.
     pub(crate) created: bool,
     /// What was bound, once it was.
     pub(crate) device: Option<DeviceId>,
+}
+
+/// A provisioned volume of a driver whose backend has no volumes: a named set of options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProvisionedRow {
+    /// The caller's name for it.
+    pub(crate) name: String,
+    /// Bytes, as they were asked for; 0: nobody asked.
+    pub(crate) size: u64,
+    pub(crate) context: OptionMap,
+    /// Seconds since the epoch.
+    pub(crate) created_at: u64,
 }
 
 /// One change of what must outlive the daemon.
@@ -67,6 +88,9 @@ pub(crate) enum Change {
     /// Moves it if it is there for another mount.
     PutReference(RefId, ReferenceRow),
     DropReference(RefId),
+    /// By its id.
+    PutProvisioned(Driver, String, ProvisionedRow),
+    DropProvisioned(Driver, String),
 }
 
 #[derive(Debug)]
@@ -80,6 +104,10 @@ pub(crate) struct Volume {
 pub(crate) struct Mount {
     pub(crate) row: MountRow,
     pub(crate) references: BTreeMap<RefId, Reference>,
+    /// Requests that bind it just now, without its guard: it is not taken down for want of references meanwhile.
+    pub(crate) holds: usize,
+    /// When the newest look began that found it alive.
+    pub(crate) looked: Option<Instant>,
     /// A namespace showed it when it was last asked.
     pub(crate) seen: bool,
     /// When a namespace last showed it.
@@ -101,7 +129,12 @@ pub(crate) struct Reference {
 pub(crate) struct Tables {
     pub(crate) volumes: BTreeMap<(Driver, VolumeName), Volume>,
     pub(crate) mounts: BTreeMap<MountKey, Mount>,
+    pub(crate) provisioned: BTreeMap<(Driver, String), ProvisionedRow>,
+    /// What requests under way are about to bind.
+    pub(crate) claims: Claims,
     keys: BTreeMap<RefId, MountKey>,
+    /// Which reference is bound where.
+    targets: BTreeMap<PathBuf, RefId>,
 }
 
 impl Tables {
@@ -126,8 +159,9 @@ impl Tables {
                 self.mounts.remove(&key);
             }
             Change::PutReference(id, row) => {
-                if self.keys.get(&id).is_some_and(|key| *key != row.key) {
-                    self.drop_reference(&id);
+                self.drop_reference(&id);
+                if let Some(bind) = &row.bind {
+                    self.targets.insert(bind.target.clone(), id.clone());
                 }
                 if let Some(mount) = self.mounts.get_mut(&row.key) {
                     self.keys.insert(id.clone(), row.key.clone());
@@ -135,15 +169,39 @@ impl Tables {
                 }
             }
             Change::DropReference(id) => self.drop_reference(&id),
+            Change::PutProvisioned(driver, id, row) => {
+                self.provisioned.insert((driver, id), row);
+            }
+            Change::DropProvisioned(driver, id) => {
+                self.provisioned.remove(&(driver, id));
+            }
         }
     }
 
     fn drop_reference(&mut self, id: &RefId) {
         if let Some(key) = self.keys.remove(id)
             && let Some(mount) = self.mounts.get_mut(&key)
+            && let Some(Reference { row: ReferenceRow { bind: Some(bind), .. }, .. }) =
+                mount.references.remove(id)
+            && self.targets.get(&bind.target) == Some(id)
         {
-            mount.references.remove(id);
+            self.targets.remove(&bind.target);
         }
+    }
+
+    /// Which reference is bound to a path.
+    pub(crate) fn bound_to(&self, target: &Path) -> Option<&RefId> {
+        self.targets.get(target)
+    }
+
+    /// The other references of the same frontend and scope.
+    pub(crate) fn siblings(&self, id: &RefId) -> impl Iterator<Item = (&RefId, &ReferenceRow)> {
+        let first = RefId { id: String::new(), ..id.clone() };
+        self.keys
+            .range(first..)
+            .take_while(move |(other, _)| other.frontend == id.frontend && other.scope == id.scope)
+            .filter(move |(other, _)| *other != id)
+            .filter_map(|(other, key)| Some((other, &self.mounts.get(key)?.references.get(other)?.row)))
     }
 
     /// Which mount a reference is for.
@@ -166,6 +224,8 @@ impl Mount {
         Mount {
             row,
             references: BTreeMap::new(),
+            holds: 0,
+            looked: None,
             seen: false,
             last_seen: None,
             linger_until: None,

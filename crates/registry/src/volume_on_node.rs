@@ -2,7 +2,7 @@
 
 use nix::sys::statvfs::statvfs;
 use tokio::time::{Instant, timeout_at};
-use volume::{Fault, FaultKind, MountKey, RefId, SizeRange, Usage, VolumeStats};
+use volume::{Fault, FaultKind, MountKey, MountState, RefId, SizeRange, Usage, VolumeStats};
 
 use crate::core::{Core, late};
 
@@ -16,23 +16,27 @@ impl Core {
 
     pub(crate) async fn stats(&self, reference: &RefId) -> Result<VolumeStats, Fault> {
         let key = self.mount_held("look at", reference)?;
-        let mountpoint = self.mountpoint(&key);
-        let row = self.row(&key);
-        let driver = row.map(|row| row.driver).ok_or_else(|| late("look at", key.as_str(), "it is gone"))?;
+        let unavailable =
+            |detail: &str| Fault::new(FaultKind::Unavailable, "look at the volume", key.as_str(), detail);
+        let live = self.row(&key).filter(|row| row.state == MountState::Live);
+        let row = live.ok_or_else(|| unavailable("it is not mounted now, or its mount is dead"))?;
         let deadline = Instant::now() + self.config.inspect;
-        let asked = timeout_at(deadline, self.backend(driver)?.stats(&key, &mountpoint)).await;
-        if let Some(answer) =
-            asked.map_err(|_| late("look at", key.as_str(), "the backend gave no answer in time"))?
-        {
+        let asked = timeout_at(deadline, self.backend(row.driver)?.stats(&key, &row.mountpoint)).await;
+        if let Some(answer) = asked.map_err(|_| unavailable("the backend gave no answer in time"))? {
             return answer;
         }
-        let path = mountpoint.clone();
-        let asked = host::blocking::run("statfs", self.config.inspect, move || statvfs(&path)).await;
-        let unavailable = |detail: String| {
-            Fault::new(FaultKind::Unavailable, "statfs", mountpoint.display().to_string(), detail)
-        };
-        let answer = asked.map_err(|error| unavailable(error.to_string()))?;
-        let stat = answer.map_err(|error| unavailable(error.to_string()))?;
+        // A question to a file system that hangs keeps its thread for ever, and kubelet asks again every minute: so
+        // there is one at a time for each mount, and the others wait for their deadline only.
+        let turn = self.questions.enter(&key, deadline).await;
+        let turn =
+            turn.map_err(|_| unavailable("the file system has not answered an earlier question yet"))?;
+        let (mountpoint, left) = (row.mountpoint, deadline.saturating_duration_since(Instant::now()));
+        let asked = host::blocking::run("statfs", left, move || {
+            let _turn = turn;
+            statvfs(&mountpoint)
+        });
+        let answer = asked.await.map_err(|error| unavailable(&error.to_string()))?;
+        let stat = answer.map_err(|error| unavailable(error.desc()))?;
         let unit = stat.fragment_size();
         let of = |total: u64, free: u64, available: u64| {
             (total != 0).then(|| Usage { total, used: total.saturating_sub(free), available })

@@ -32,7 +32,7 @@ impl Core {
             .map_err(|_| late("read the configuration for", name.as_str(), "gave no answer in time"))??;
         let key = &resolved.key;
         let _guard = self.key(key, deadline).await?;
-        let live = self.make_live(&resolved, deadline).await;
+        let live = self.make_live(&resolved, Instant::now(), deadline).await;
         if let Err(fault) = live {
             if let LetGo::Seen(_) | LetGo::Failed(_) = self.let_go(key).await {
                 self.sweep_soon.notify_one();

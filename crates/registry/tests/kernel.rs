@@ -3,143 +3,20 @@
 
 #![allow(clippy::unwrap_used)] // an integration test: all of it is test code
 
-use std::collections::BTreeMap;
+mod ground;
+
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use host::MountTable;
-use host::command::Command;
 use registry::{Registry, RegistryConfig};
 use volume::{
-    Backend, Caller, CvmfsSpec, Driver, Fault, FaultKind, Frontend, Inspection, MountKey, MountState,
-    OptionMap, RefId, Resolved, Revision, Survivor, Target, VolumeName, VolumeService, VolumeSpec,
+    BindTarget, Caller, Driver, FaultKind, Frontend, MountState, OptionMap, RefId, Target, VolumeName,
+    VolumeService,
 };
 
-const LONG: Duration = Duration::from_secs(20);
-
-struct Tmpfs {
-    mount_dir: PathBuf,
-}
-
-fn failed(detail: impl ToString) -> Fault {
-    Fault::new(FaultKind::Internal, "mount tmpfs", "", detail.to_string())
-}
-
-#[async_trait]
-impl Backend for Tmpfs {
-    fn driver(&self) -> Driver {
-        Driver::Cvmfs
-    }
-
-    fn parse(
-        &self,
-        name: Option<&str>,
-        _: &OptionMap,
-        _: &volume::Form,
-        _: &Caller,
-    ) -> Result<VolumeSpec, Fault> {
-        Ok(spec(name.unwrap_or_default()))
-    }
-
-    async fn resolve(&self, spec: &VolumeSpec, _: &Caller) -> Result<Resolved, Fault> {
-        let VolumeSpec::Cvmfs(cvmfs) = spec else { return Err(failed("another kind")) };
-        let key = MountKey::new(cvmfs.repository.clone()).ok_or_else(|| failed("no key"))?;
-        Ok(Resolved { key, spec: spec.clone(), payload: serde_json::Value::Null })
-    }
-
-    async fn attach(&self, resolved: &Resolved, mountpoint: &Path) -> Result<(), Fault> {
-        let command = Command::new("mount").arg("-t").arg("tmpfs").arg("none").arg(mountpoint);
-        let output = command.run(LONG).map_err(failed)?;
-        if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr)));
-        }
-        std::fs::write(mountpoint.join("name"), resolved.key.as_str()).map_err(failed)
-    }
-
-    async fn inspect(&self, _: &MountKey, mountpoint: &Path) -> Inspection {
-        let table = MountTable::own().expect("the own table can be read");
-        match table.at(mountpoint) {
-            Some(_) => Inspection::Live(Box::default()),
-            None => Inspection::Absent,
-        }
-    }
-
-    async fn refresh(&self, _: &MountKey) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn detach(&self, _: &MountKey, mountpoint: &Path) -> Result<(), Fault> {
-        match host::mount::unmount(mountpoint) {
-            Ok(()) | Err(host::mount::MountError::NotMounted(_)) => Ok(()),
-            Err(host::mount::MountError::Busy(_)) => Err(Fault::new(FaultKind::InUse, "unmount", "", "busy")),
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    async fn survivors(&self) -> Vec<Survivor> {
-        let table = MountTable::own().expect("the own table can be read");
-        let below = table.entries().iter().filter(|e| e.mountpoint.parent() == Some(&self.mount_dir));
-        below
-            .filter_map(|entry| {
-                let key = MountKey::new(entry.mountpoint.file_name()?.to_str()?)?;
-                Some(Survivor { key, mountpoint: entry.mountpoint.clone(), alive: true })
-            })
-            .collect()
-    }
-}
-
-fn spec(repository: &str) -> VolumeSpec {
-    VolumeSpec::Cvmfs(CvmfsSpec {
-        repository: repository.into(),
-        revision: Revision::Trunk,
-        parameters: BTreeMap::new(),
-    })
-}
-
-/// All mounts below it go with it.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Option<Place> {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        if !status.lines().any(|line| line.starts_with("Uid:\t0\t")) {
-            eprintln!("skipped: mounting needs root");
-            return None;
-        }
-        Some(Place(tempfile::tempdir().unwrap()))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    async fn open(&self) -> Arc<Registry> {
-        let mut config = RegistryConfig::new(self.path("state"), self.path("run/mounts"));
-        config.sweep_every = Duration::from_millis(50);
-        let backend = Arc::new(Tmpfs { mount_dir: config.mount_dir.clone() });
-        let registry = Registry::open(config, vec![backend]).await.unwrap();
-        registry.ready().await;
-        registry
-    }
-
-    fn mounts(&self) -> Vec<PathBuf> {
-        let table = MountTable::own().expect("the own table can be read");
-        let below = table.entries().iter().map(|entry| entry.mountpoint.clone());
-        below.filter(|path| path.starts_with(self.0.path())).collect()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        for path in self.mounts().iter().rev() {
-            let _ = host::mount::detach(path);
-        }
-    }
-}
+use self::ground::{LONG, Place, spec};
 
 /// A process in a mount namespace of its own that has bound `source` onto `target` there.
 struct Container(Child);
@@ -215,8 +92,8 @@ async fn a_target_shows_the_volume_read_only_and_goes_with_its_reference() {
     let registry = place.open().await;
     let target = place.path("pod");
     let caller = Caller::admin(Frontend::Csi);
-    let reference = RefId { frontend: Frontend::Csi, scope: target.display().to_string(), id: String::new() };
-    let at = Target::Bind(volume::BindTarget::directory(target.clone()));
+    let reference = RefId { frontend: Frontend::Csi, scope: "pv".into(), id: target.display().to_string() };
+    let at = Target::Bind(BindTarget::directory(target.clone()));
     for _ in 0..2 {
         registry.acquire(&spec("repo"), &reference, &at, &caller).await.unwrap();
         assert_eq!(std::fs::read(target.join("name")).unwrap(), b"repo");
@@ -243,10 +120,10 @@ async fn links_on_the_way_to_a_target_are_refused() {
     std::os::unix::fs::symlink(place.path("real"), place.path("link")).unwrap();
     for target in [place.path("link"), place.path("link/x")] {
         let reference =
-            RefId { frontend: Frontend::Csi, scope: target.display().to_string(), id: String::new() };
+            RefId { frontend: Frontend::Csi, scope: "pv".into(), id: target.display().to_string() };
         let caller = Caller::admin(Frontend::Csi);
         let error = registry
-            .acquire(&spec("repo"), &reference, &Target::Bind(volume::BindTarget::directory(target)), &caller)
+            .acquire(&spec("repo"), &reference, &Target::Bind(BindTarget::directory(target)), &caller)
             .await
             .unwrap_err();
         assert_eq!(error.kind, FaultKind::InvalidArgument, "{error}");
@@ -262,4 +139,83 @@ async fn two_registries_on_one_state_directory_are_refused() {
     let _registry = Registry::open(config.clone(), Vec::new()).await.unwrap();
     let second = Registry::open(config, Vec::new()).await.map(|_| ());
     assert_eq!(second.unwrap_err().kind, FaultKind::InUse);
+}
+
+fn csi(path: &Path) -> RefId {
+    RefId { frontend: Frontend::Csi, scope: "pv".into(), id: path.display().to_string() }
+}
+
+#[tokio::test]
+async fn a_place_swapped_for_a_link_between_two_calls_is_left_alone() {
+    let Some(place) = Place::new() else { return };
+    let registry = place.open().await;
+    let (root, victim) = (place.path("kubelet"), place.path("victim"));
+    std::fs::create_dir_all(root.join("pod")).unwrap();
+    std::fs::create_dir_all(victim.join("mount")).unwrap();
+    let path = root.join("pod/mount");
+    let caller = Caller::admin(Frontend::Csi);
+    let at = BindTarget { beneath: Some(root.clone()), ..BindTarget::directory(path.clone()) };
+    let at = Target::Bind(at);
+    registry.acquire(&spec("repo"), &csi(&path), &at, &caller).await.unwrap();
+    // What stands at the victim's must stay; what was bound is reachable by no path that we were told.
+    let victims = BindTarget::directory(victim.join("mount"));
+    let other = csi(&victim.join("mount"));
+    registry.acquire(&spec("repo"), &other, &Target::Bind(victims), &caller).await.unwrap();
+    std::fs::rename(root.join("pod"), root.join("moved")).unwrap();
+    std::os::unix::fs::symlink(&victim, root.join("pod")).unwrap();
+    let again = registry.acquire(&spec("repo"), &csi(&path), &at, &caller).await.unwrap_err();
+    assert_eq!(again.kind, FaultKind::InvalidArgument, "{again}");
+    assert!(again.to_string().contains(path.to_str().unwrap()), "{again}");
+    registry.release(&csi(&path)).await.unwrap();
+    assert_eq!(std::fs::read(victim.join("mount/name")).unwrap(), b"repo");
+    assert_eq!(std::fs::read(root.join("moved/mount/name")).unwrap(), b"repo");
+    registry.release(&other).await.unwrap();
+    let mount = registry.mounts().await.remove(0);
+    assert!(mount.in_use_without_reference, "{mount:?}");
+    host::mount::detach(&root.join("moved/mount")).unwrap();
+    until("the sweep finds that nobody sees it", async || registry.mounts().await.is_empty()).await;
+    registry.shutdown(LONG).await;
+}
+
+#[tokio::test]
+async fn a_target_outside_of_kubelets_directory_is_refused() {
+    let Some(place) = Place::new() else { return };
+    let registry = place.open().await;
+    let root = place.path("kubelet");
+    std::fs::create_dir_all(root.join("pods")).unwrap();
+    std::fs::create_dir(place.path("outside")).unwrap();
+    std::os::unix::fs::symlink(place.path("outside"), root.join("pods/out")).unwrap();
+    let caller = Caller::admin(Frontend::Csi);
+    let outside = place.path("outside/x");
+    for path in
+        [outside, root.clone(), root.join("pods/out/x"), root.join("pods/out"), root.join("pods/../../x")]
+    {
+        let at = BindTarget { beneath: Some(root.clone()), ..BindTarget::directory(path.clone()) };
+        let error =
+            registry.acquire(&spec("repo"), &csi(&path), &Target::Bind(at), &caller).await.unwrap_err();
+        assert_eq!(error.kind, FaultKind::InvalidArgument, "{error}");
+    }
+    assert_eq!(std::fs::read_dir(place.path("outside")).unwrap().count(), 0);
+    until("nothing stays", async || place.mounts().is_empty() && registry.mounts().await.is_empty()).await;
+    registry.shutdown(LONG).await;
+}
+
+#[tokio::test]
+async fn one_volume_is_writable_here_and_read_only_there() {
+    let Some(place) = Place::new() else { return };
+    let registry = place.open().await;
+    let caller = Caller::admin(Frontend::Csi);
+    for (name, read_only) in [("ro", true), ("rw", false)] {
+        let at = BindTarget { read_only, ..BindTarget::directory(place.path(name)) };
+        registry.acquire(&spec("repo"), &csi(&place.path(name)), &Target::Bind(at), &caller).await.unwrap();
+    }
+    std::fs::write(place.path("rw/new"), b"x").unwrap();
+    assert!(std::fs::write(place.path("ro/new"), b"y").is_err());
+    assert_eq!(std::fs::read(place.path("ro/new")).unwrap(), b"x");
+    assert!(registry.stats(&csi(&place.path("ro"))).await.unwrap().inodes.is_some());
+    for name in ["ro", "rw"] {
+        registry.release(&csi(&place.path(name))).await.unwrap();
+        assert!(!place.path(name).exists());
+    }
+    registry.shutdown(LONG).await;
 }

@@ -68,6 +68,14 @@ pub enum VolumeSpec {
 }
 
 impl VolumeSpec {
+    /// Whether its user gets the device itself and no file system.
+    pub fn is_block(&self) -> bool {
+        match self {
+            VolumeSpec::Cvmfs(_) | VolumeSpec::CvmfsAll(_) => false,
+            VolumeSpec::Rbd(rbd) => rbd.form == Form::Block,
+        }
+    }
+
     /// The driver that serves it.
     pub fn driver(&self) -> Driver {
         match self {

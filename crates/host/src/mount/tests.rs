@@ -8,10 +8,10 @@ use crate::mountinfo::DeviceId;
 use crate::namespaces::Survey;
 
 /// A temporary directory with a tmpfs on `disk` and an empty directory `other`; all mounts below go with it.
-struct Place(tempfile::TempDir);
+pub(super) struct Place(pub(super) tempfile::TempDir);
 
 impl Place {
-    fn new() -> Option<Place> {
+    pub(super) fn new() -> Option<Place> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: mounting needs root");
             return None;
@@ -24,7 +24,7 @@ impl Place {
         Some(place)
     }
 
-    fn disk(&self) -> PathBuf {
+    pub(super) fn disk(&self) -> PathBuf {
         self.0.path().join("disk")
     }
 
@@ -32,7 +32,7 @@ impl Place {
         self.0.path().join("other")
     }
 
-    fn device(&self) -> DeviceId {
+    pub(super) fn device(&self) -> DeviceId {
         MountTable::own().unwrap().at(&self.disk()).unwrap().device
     }
 

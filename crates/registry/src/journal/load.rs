@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use host::mount::place::Node;
 use rusqlite::{Connection, OpenFlags, Row, params};
-use volume::{Frontend, MountKey, MountState, RefId, VolumeName};
+use volume::{Driver, Frontend, MountKey, MountState, RefId, Sharing, VolumeName};
 
-use crate::table::{BindRow, Change, MountRow, ReferenceRow, VolumeRow};
+use crate::table::{BindRow, Change, MountRow, ProvisionedRow, ReferenceRow, VolumeRow};
 
 /// What the journal held.
 #[derive(Debug, Default)]
@@ -21,17 +22,22 @@ pub(crate) struct Loaded {
 }
 
 /// The volumes that can still be read from a damaged file: an engine defines a volume again that it does not find, but
-/// without its options.
+/// without its options, and Kubernetes never makes a provisioned one again.
 pub(super) fn salvage(path: &Path) -> Vec<Change> {
     let mut volumes = Vec::new();
     let mut read = || -> rusqlite::Result<()> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let mut statement = connection.prepare(VOLUMES)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            volumes.extend(volume(row)?);
-        }
-        Ok(())
+        let mut read_all = |sql: &str, change: fn(&Row<'_>) -> rusqlite::Result<Option<Change>>| {
+            let mut statement = connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                volumes.extend(change(row)?);
+            }
+            Ok(())
+        };
+        // Each of the two tables may be the torn one.
+        let first = read_all(VOLUMES, volume);
+        read_all(PROVISIONED, provisioned).and(first)
     };
     if let Err(error) = read() {
         tracing::warn!(%error, "not all volumes of the damaged journal could be read");
@@ -39,6 +45,7 @@ pub(super) fn salvage(path: &Path) -> Vec<Change> {
     volumes
 }
 
+const PROVISIONED: &str = "SELECT driver, id, name, size, context, created_at FROM provisioned";
 const VOLUMES: &str = "SELECT driver, name, spec, options, created_at, last_key FROM volume";
 
 pub(super) fn load(connection: &Connection, boot_id: &str) -> rusqlite::Result<Loaded> {
@@ -76,9 +83,11 @@ pub(super) fn load(connection: &Connection, boot_id: &str) -> rusqlite::Result<L
     read(VOLUMES, volume)?;
     read("SELECT driver, key, resolved, state, mountpoint, device FROM mount", mount)?;
     read(
-        "SELECT frontend, scope, id, key, volume, settled, target, target_created, target_device FROM reference",
+        "SELECT frontend, scope, id, key, volume, settled, target, target_created, target_device,
+            target_beneath, target_node, target_read_only, target_sharing FROM reference",
         reference,
     )?;
+    read(PROVISIONED, provisioned)?;
     Ok(loaded)
 }
 
@@ -134,10 +143,42 @@ fn reference(row: &Row<'_>) -> rusqlite::Result<Option<Change>> {
     let (scope, id, key) = (row.get(1)?, row.get(2)?, key(row, 3)?);
     let (volume, settled) = (parsed::<VolumeName>(row, 4)?, row.get(5)?);
     let (created, device) = (row.get(7)?, parsed(row, 8)?);
-    let bind =
-        row.get::<_, Option<Vec<u8>>>(6)?.map(|target| BindRow { target: path(target), created, device });
+    let beneath = row.get::<_, Option<Vec<u8>>>(9)?.map(path);
+    let node = match row.get::<_, String>(10)?.as_str() {
+        "file" => Node::File,
+        _ => Node::Directory,
+    };
+    let read_only = row.get(11)?;
+    let sharing = match row.get::<_, String>(12)?.as_str() {
+        "staging" => Sharing::Staging,
+        "single" => Sharing::Single,
+        _ => Sharing::Shared,
+    };
+    let bind = row.get::<_, Option<Vec<u8>>>(6)?.map(|target| BindRow {
+        target: path(target),
+        beneath,
+        node,
+        read_only,
+        sharing,
+        created,
+        device,
+    });
     Ok((|| {
         let id = RefId { frontend: frontend?, scope, id };
         Some(Change::PutReference(id, ReferenceRow { key: key?, volume, bind, settled }))
+    })())
+}
+
+fn provisioned(row: &Row<'_>) -> rusqlite::Result<Option<Change>> {
+    let (driver, id) = (parsed::<Driver>(row, 0)?, row.get(1)?);
+    let context = serde_json::from_str(&row.get::<_, String>(4)?).ok();
+    let size = u64::try_from(row.get::<_, i64>(3)?).unwrap_or_default();
+    let (name, created_at) = (row.get(2)?, u64::try_from(row.get::<_, i64>(5)?).unwrap_or_default());
+    Ok((|| {
+        Some(Change::PutProvisioned(
+            driver?,
+            id,
+            ProvisionedRow { name, size, context: context?, created_at },
+        ))
     })())
 }

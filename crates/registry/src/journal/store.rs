@@ -2,7 +2,9 @@
 
 use std::os::unix::ffi::OsStrExt;
 
+use host::mount::place::Node;
 use rusqlite::{Connection, ErrorCode, Transaction, params};
+use volume::Sharing;
 
 use super::JournalError;
 use crate::table::Change;
@@ -27,6 +29,21 @@ pub(super) fn write<'a>(
 
 fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+fn word_of_node(node: Node) -> &'static str {
+    match node {
+        Node::Directory => "directory",
+        Node::File => "file",
+    }
+}
+
+fn word_of_sharing(sharing: Sharing) -> &'static str {
+    match sharing {
+        Sharing::Staging => "staging",
+        Sharing::Shared => "shared",
+        Sharing::Single => "single",
+    }
 }
 
 fn write_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
@@ -64,10 +81,12 @@ fn write_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result
         Change::DropMount(key) => run("DELETE FROM mount WHERE key = ?1", params![key.as_str()]),
         Change::PutReference(id, row) => run(
             "INSERT INTO reference
-                (frontend, scope, id, key, volume, settled, target, target_created, target_device)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                (frontend, scope, id, key, volume, settled, target, target_created, target_device,
+                 target_beneath, target_node, target_read_only, target_sharing)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT (frontend, scope, id) DO UPDATE SET
-                key = ?4, volume = ?5, settled = ?6, target = ?7, target_created = ?8, target_device = ?9",
+                key = ?4, volume = ?5, settled = ?6, target = ?7, target_created = ?8, target_device = ?9,
+                target_beneath = ?10, target_node = ?11, target_read_only = ?12, target_sharing = ?13",
             params![
                 id.frontend.as_str(),
                 id.scope,
@@ -78,11 +97,30 @@ fn write_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result
                 row.bind.as_ref().map(|bind| bind.target.as_os_str().as_bytes()),
                 row.bind.as_ref().is_some_and(|bind| bind.created),
                 row.bind.as_ref().and_then(|bind| bind.device).map(|device| device.to_string()),
+                row.bind.as_ref().and_then(|bind| Some(bind.beneath.as_ref()?.as_os_str().as_bytes())),
+                row.bind.as_ref().map_or("directory", |bind| word_of_node(bind.node)),
+                row.bind.as_ref().is_none_or(|bind| bind.read_only),
+                row.bind.as_ref().map_or("shared", |bind| word_of_sharing(bind.sharing)),
             ],
         ),
         Change::DropReference(id) => run(
             "DELETE FROM reference WHERE frontend = ?1 AND scope = ?2 AND id = ?3",
             params![id.frontend.as_str(), id.scope, id.id],
         ),
+        Change::PutProvisioned(driver, id, row) => run(
+            "INSERT INTO provisioned (driver, id, name, size, context, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (driver, id) DO UPDATE SET name = ?3, size = ?4, context = ?5, created_at = ?6",
+            params![
+                driver.as_str(),
+                id,
+                row.name,
+                i64::try_from(row.size).unwrap_or(i64::MAX),
+                json(&row.context)?,
+                i64::try_from(row.created_at).unwrap_or(i64::MAX),
+            ],
+        ),
+        Change::DropProvisioned(driver, id) => {
+            run("DELETE FROM provisioned WHERE driver = ?1 AND id = ?2", params![driver.as_str(), id])
+        }
     }
 }

@@ -101,7 +101,7 @@ impl Call {
             Call::Publish(t) | Call::Unpublish(t) => {
                 let (target, repository) = TARGETS[t];
                 Some((
-                    RefId { frontend: Frontend::Csi, scope: target.into(), id: String::new() },
+                    RefId { frontend: Frontend::Csi, scope: "volume".into(), id: target.into() },
                     key(repository),
                 ))
             }
