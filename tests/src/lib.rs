@@ -13,6 +13,7 @@ pub mod kubernetes;
 pub mod plugin;
 pub mod podman;
 pub mod process;
+pub mod reference;
 pub mod relay;
 pub mod site;
 pub mod wait;
