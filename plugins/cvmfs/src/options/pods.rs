@@ -146,13 +146,13 @@ impl PodRules {
             Rule::ByValue(_) => return Ok(()),
             Rule::Listed if self.options.0.contains(canonical(meaning)) => return Ok(()),
             Rule::Listed => format!(
-                "pods may not set it here; the administrator allows it in cvmfs.pod_options of {}, or gives it in a \
+                "pods may not set it here; the administrator allows it in cvmfs.pod_options of {}, or gives it in a CSI \
                  PersistentVolume or StorageClass",
                 self.file.display()
             ),
             Rule::Never(reason) => format!(
-                "pods may never set it: {reason}; the administrator gives it in a PersistentVolume, a StorageClass or \
-                 the node's own configuration"
+                "pods may never set it: {reason}; the administrator gives it in a CSI PersistentVolume, a StorageClass \
+                 or the node's own configuration"
             ),
         };
         Err(denied(option, detail))
