@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use host::inherited::InheritedFd;
-use volume::{Driver, LaunchRequest, MountKey, Survivor};
+use volume::{Driver, MountKey, Survivor};
 
 use crate::fdstore::FdStore;
 use crate::keeper::{Mount, clean_away};
 use crate::mounted;
-use crate::place::{self, Place};
+use crate::place::{self, Recorded};
 use crate::pool::Pool;
 use crate::worker::Worker;
 
@@ -29,9 +29,9 @@ pub(crate) fn adopt_all(pool: &Pool, inherited: Vec<InheritedFd>) -> io::Result<
     let survivors = std::thread::scope(|scope| {
         let adoptions: Vec<_> = recorded
             .into_iter()
-            .map(|(place, request)| {
-                let fd = stored.remove(&request.key);
-                scope.spawn(move || adopt_one(pool, place, request, fd))
+            .map(|recorded| {
+                let fd = stored.remove(&recorded.request.key);
+                scope.spawn(move || adopt_one(pool, recorded, fd))
             })
             .collect();
         adoptions.into_iter().filter_map(|adoption| adoption.join().ok()).collect()
@@ -43,14 +43,10 @@ pub(crate) fn adopt_all(pool: &Pool, inherited: Vec<InheritedFd>) -> io::Result<
     Ok(survivors)
 }
 
-fn adopt_one(
-    pool: &Pool,
-    place: Place,
-    request: LaunchRequest,
-    stored: Option<OwnedFd>,
-) -> (Driver, Survivor) {
+fn adopt_one(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> (Driver, Survivor) {
+    let (place, request) = (recorded.place.clone(), &recorded.request);
     let (key, driver, mountpoint) = (request.key.clone(), request.driver, request.mountpoint.clone());
-    let alive = match take_over(pool, place.clone(), request, stored) {
+    let alive = match take_over(pool, recorded, stored) {
         Ok(how) => {
             tracing::info!(%key, how, "a mount outlived the daemon and is adopted");
             true
@@ -67,15 +63,10 @@ fn adopt_one(
     (driver, Survivor { key, mountpoint, alive })
 }
 
-fn take_over(
-    pool: &Pool,
-    place: Place,
-    request: LaunchRequest,
-    stored: Option<OwnedFd>,
-) -> Result<&'static str, String> {
-    let state = place.open_state().map_err(|error| format!("its state file: {error}"))?;
+fn take_over(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> Result<&'static str, String> {
+    let state = recorded.place.open_state().map_err(|error| format!("its state file: {error}"))?;
     let was_stored = stored.is_some();
-    let (worker, connection) = match Worker::adopt(pool.house(), &place, &request, stored) {
+    let (worker, connection) = match Worker::adopt(pool.house(), &recorded, stored) {
         Ok((worker, connection)) => (Some(worker), connection),
         Err(error) => {
             let fd = error.stored.ok_or_else(|| format!("its worker does not serve: {}", error.why))?;
@@ -91,14 +82,18 @@ fn take_over(
     } else {
         "its worker does not serve; its connection was saved for a new one"
     };
-    let (keeper, handle) = pool.keeper(place, request).map_err(|fault| fault.to_string())?;
+    let Recorded { place, request, token } = recorded;
+    let (mut keeper, handle) = pool.keeper(place, request).map_err(|fault| fault.to_string())?;
+    keeper.token = token;
     if !was_stored {
-        use std::os::fd::AsFd;
         keeper.house.store.store(&keeper.request.key, connection.as_fd());
     }
     let mut worker = worker;
     if let Some(worker) = &mut worker {
         keeper.first_report(worker);
+        if let Some(nursery) = worker.process.nursery() {
+            nursery.keep(connection.as_fd());
+        }
     }
     pool.take_on(keeper, handle, worker, Mount { connection, state }).map_err(|fault| fault.to_string())?;
     Ok(how)

@@ -44,6 +44,9 @@ pub(crate) struct CrashRecord {
 impl CrashRecord {
     /// Notes a death; `served` is how long the worker had served, `None` if it never did.
     pub(crate) fn note(&mut self, served: Option<Duration>, ending: Ending, now: Instant) -> Verdict {
+        if ending == Ending::WithNursery {
+            return Verdict::Again(Duration::ZERO);
+        }
         let from_outside =
             matches!(ending, Ending::Signalled(libc::SIGKILL | libc::SIGTERM) | Ending::Unknown);
         let (deaths, limit) = match served {
@@ -80,6 +83,13 @@ mod tests {
             let verdict = record.note(Some(Duration::from_millis(260)), KILLED, now);
             assert_eq!(verdict, Verdict::Again(Duration::ZERO));
         }
+    }
+
+    #[test]
+    fn what_dies_with_its_nursery_does_not_count() {
+        let (mut record, now) = (CrashRecord::default(), Instant::now());
+        let mut lost = |served| record.note(served, Ending::WithNursery, now);
+        assert!((0..100).all(|_| lost(None) == Verdict::Again(Duration::ZERO)));
     }
 
     #[test]

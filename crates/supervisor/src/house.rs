@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fdstore::FdStore;
-use crate::{Program, WorkerUser};
+use crate::origin::Origin;
 
 /// Bounds of waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct Limits {
     pub hang: Duration,
     /// How often a worker is asked how it is.
     pub ask_every: Duration,
+    /// How long a mount waits for a nursery that has gone, before it is given up.
+    pub nursery: Duration,
+    /// How long a new mount waits for a nursery that is not there.
+    pub nursery_at_launch: Duration,
 }
 
 impl Default for Limits {
@@ -26,6 +30,8 @@ impl Default for Limits {
             prepare_offline: Duration::from_secs(20),
             hang: Duration::from_secs(15),
             ask_every: Duration::from_secs(10),
+            nursery: Duration::from_secs(600),
+            nursery_at_launch: Duration::from_secs(3),
         }
     }
 }
@@ -35,8 +41,8 @@ impl Default for Limits {
 pub(crate) struct House {
     /// `<run_dir>/workers`, mode 0700.
     pub(crate) directory: PathBuf,
-    pub(crate) program: Program,
-    pub(crate) user: Option<WorkerUser>,
+    /// Who makes workers.
+    pub(crate) origin: Origin,
     pub(crate) limits: Limits,
     pub(crate) store: FdStore,
 }

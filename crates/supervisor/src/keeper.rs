@@ -22,12 +22,15 @@ use volume::{Fault, FaultKind, LaunchRequest, Launched, WorkerReport};
 use crate::crash::{CrashRecord, Verdict};
 use crate::house::House;
 use crate::link;
+use crate::nursery::NurseryLink;
+use crate::origin::{Berth, Names, Origin};
 use crate::place::Place;
 use crate::process::Ending;
 use crate::protocol::{Reply, Request};
+use crate::waiting::Waited;
 use crate::watch::{Event, Watch};
 use crate::worker::{StartError, Worker};
-use crate::{mounted, reach};
+use crate::{WorkerUser, mounted, reach};
 
 /// What the pool asks of a keeper.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub(crate) struct Keeper {
     pub(crate) commands: Receiver<Command>,
     pub(crate) wake: Arc<EventFd>,
     pub(crate) crashes: CrashRecord,
+    /// The nursery's name for the newest worker, by which the next one inherits.
+    pub(crate) token: Option<String>,
 }
 
 /// A mount with its connection.
@@ -68,7 +73,7 @@ pub(crate) struct Mount {
 
 impl Keeper {
     /// Makes a new mount. On an error nothing is left of it.
-    pub(crate) fn launch(&self) -> Result<(Worker, Mount), Fault> {
+    pub(crate) fn launch(&mut self) -> Result<(Worker, Mount), Fault> {
         let result = self.launch_steps();
         if result.is_err() {
             self.place.remove();
@@ -76,24 +81,11 @@ impl Keeper {
         result
     }
 
-    fn launch_steps(&self) -> Result<(Worker, Mount), Fault> {
-        let host = |what: &'static str| {
-            let request = &self.request;
-            move |error| StartError::Host(what, error).into_fault(request)
-        };
-        for directory in &self.request.writable {
-            reach::provide_directory(directory, self.house.user)
-                .map_err(host("make the worker's directory"))?;
-        }
-        if let Some(user) = self.house.user {
-            for path in self.request.readable.iter().filter(|path| path.exists()) {
-                reach::open_way(path, user).map_err(host("open the way to what the worker reads"))?;
-            }
-        }
-        self.place.write_record(&self.request).map_err(host("write the mount's record"))?;
-        let state = self.place.create_state().map_err(host("make the state file"))?;
-        let mut worker = Worker::start(&self.house, &self.place, &self.request, false)
-            .map_err(|error| error.into_fault(&self.request))?;
+    fn launch_steps(&mut self) -> Result<(Worker, Mount), Fault> {
+        let berth = self.first_berth()?;
+        let host = |error| StartError::Host("make the state file", error).into_fault(&self.request);
+        let state = self.place.create_state().map_err(host)?;
+        let mut worker = self.start(berth, false).map_err(|error| error.into_fault(&self.request))?;
         let mut options = fuse::MountOptions::new(&self.request.mountpoint, &self.request.fs_name);
         options.suid = self.request.suid;
         let connection = match fuse::Connection::mount(&options) {
@@ -103,7 +95,7 @@ impl Keeper {
                 return Err(mount_fault(&self.request, &error));
             }
         };
-        if let Err(error) = worker.serve(&self.house, &self.place, &connection, &state, false) {
+        if let Err(error) = worker.serve(&self.place, &connection, &state, false) {
             mounted::abort(connection.device_number());
             mounted::detach(&self.request.mountpoint);
             worker.end();
@@ -111,6 +103,27 @@ impl Keeper {
         }
         self.house.store.store(&self.request.key, connection.as_fd());
         Ok((worker, Mount { connection, state }))
+    }
+
+    /// Starts a worker with all that it needs, and lets it prepare.
+    fn start(&mut self, berth: Berth, offline: bool) -> Result<Worker, StartError> {
+        self.provide(berth.user())?;
+        let names = Names { token: berth.token(), heir_of: self.token.take() };
+        self.token.clone_from(&names.token);
+        Worker::start(&self.house, &self.place, &self.request, berth, &names, offline)
+    }
+
+    /// Directories of the worker's own, and the way to what it reads.
+    fn provide(&self, user: Option<WorkerUser>) -> Result<(), StartError> {
+        let host = |what: &'static str| move |error| StartError::Host(what, error);
+        for directory in &self.request.writable {
+            reach::provide_directory(directory, user).map_err(host("make the worker's directory"))?;
+        }
+        let Some(user) = user else { return Ok(()) };
+        for path in self.request.readable.iter().filter(|path| path.exists()) {
+            reach::open_way(path, user).map_err(host("open the way to what the worker reads"))?;
+        }
+        Ok(())
     }
 
     /// The first report of a fresh worker.
@@ -125,13 +138,26 @@ impl Keeper {
     /// mount comes from the fd store and its worker is dead.
     pub(crate) fn keep(mut self, worker: Option<Worker>, mount: Mount) {
         let mut current = worker;
+        let mut berth = None;
         loop {
             let worker = match current.take() {
                 Some(worker) => worker,
-                None => match self.revive(&mount) {
+                None => match self.revive(&mount, berth.take()) {
                     Ok(worker) => worker,
-                    Err(Some(fault)) => return self.give_up(mount, fault),
-                    Err(None) => return self.forget(),
+                    Err(Waited::InVain(fault)) => return self.give_up(mount, fault),
+                    Err(Waited::Gone) => return self.forget(),
+                    Err(Waited::PoolGone) => return,
+                    Err(Waited::Stop(reply)) => match self.unmount() {
+                        Ok(()) => {
+                            self.finish(None, mount);
+                            let _ = reply.send(Ok(()));
+                            return;
+                        }
+                        Err(fault) => {
+                            let _ = reply.send(Err(fault));
+                            continue;
+                        }
+                    },
                 },
             };
             let mut watch = Watch::new(&self, worker, &mount);
@@ -168,28 +194,38 @@ impl Keeper {
                         }
                     }
                 }
+                Event::Move(to) => {
+                    let worker = watch.into_worker();
+                    tracing::info!(key = %self.request.key, pid = worker.process.pid(),
+                        "the worker's nursery has gone or will go; another worker takes over in the new one");
+                    worker.retire();
+                    berth = Some(to);
+                }
                 Event::PoolGone => return watch.into_worker().leave(),
             }
         }
     }
 
-    /// Starts a worker for a mount that has none. `Err(None)`: the mount has gone meanwhile.
-    fn revive(&mut self, mount: &Mount) -> Result<Worker, Option<Fault>> {
+    /// Starts a worker for a mount that has none, in the given berth if there is one.
+    fn revive(&mut self, mount: &Mount, mut berth: Option<Berth>) -> Result<Worker, Waited> {
         loop {
             if mounted::is_gone(&mount.connection) {
-                return Err(None);
+                return Err(Waited::Gone);
             }
+            let berth = match berth.take() {
+                Some(berth) => berth,
+                None => self.next_berth(mount)?,
+            };
             let began = Instant::now();
-            let started =
-                Worker::start(&self.house, &self.place, &self.request, true).and_then(|mut worker| {
-                    match worker.serve(&self.house, &self.place, &mount.connection, &mount.state, true) {
-                        Ok(()) => Ok(worker),
-                        Err(error) => {
-                            worker.end();
-                            Err(error)
-                        }
+            let started = self.start(berth, true).and_then(|mut worker| {
+                match worker.serve(&self.place, &mount.connection, &mount.state, true) {
+                    Ok(()) => Ok(worker),
+                    Err(error) => {
+                        worker.end();
+                        Err(error)
                     }
-                });
+                }
+            });
             match started {
                 Ok(mut worker) => {
                     self.view.lock().report.restarts += 1;
@@ -199,12 +235,14 @@ impl Keeper {
                         "a new worker has taken the mount over");
                     return Ok(worker);
                 }
+                // It had been there a moment ago: waited for, and no crash.
+                Err(StartError::Nursery(error)) => self.lost_berth(&error),
                 Err(error) => {
                     tracing::warn!(key = %self.request.key, %error, "a new worker could not take the mount over");
                     match self.crashes.note(None, error.ending(), Instant::now()) {
                         Verdict::Again(pause) => std::thread::sleep(pause),
                         Verdict::GiveUp(deaths) => {
-                            return Err(Some(self.too_many_deaths(deaths, &error.to_string())));
+                            return Err(Waited::InVain(self.too_many_deaths(deaths, &error.to_string())));
                         }
                     }
                 }
@@ -213,7 +251,10 @@ impl Keeper {
     }
 
     /// Merges a worker's report into the view.
-    pub(crate) fn note_report(&self, report: WorkerReport, pid: i32) {
+    pub(crate) fn note_report(&self, mut report: WorkerReport, pid: i32) {
+        if let Origin::Nursery(path) = &self.house.origin {
+            report.details.insert("nursery".to_owned(), path.display().to_string());
+        }
         let mut view = self.view.lock();
         let (restarts, death) = (view.report.restarts, view.report.last_error.take());
         view.report = WorkerReport { pid, restarts, ..report };
@@ -312,11 +353,13 @@ impl Keeper {
     /// For the watch: how long until poll must return.
     pub(crate) fn poll(&self, worker: &Worker, until: Instant) -> nix::Result<()> {
         let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        let mut polled = [
+        let mut polled = vec![
             PollFd::new(worker.process.pidfd(), PollFlags::POLLIN),
             PollFd::new(worker.control.fd(), PollFlags::POLLIN),
             PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
         ];
+        let nursery = worker.process.nursery().and_then(NurseryLink::fd);
+        polled.extend(nursery.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match nix::poll::poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno),

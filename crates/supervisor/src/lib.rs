@@ -17,6 +17,8 @@ mod house;
 mod keeper;
 mod link;
 mod mounted;
+mod nursery;
+mod origin;
 mod packet;
 mod place;
 mod pool;
@@ -29,11 +31,12 @@ mod servant;
 mod spawn;
 mod stage;
 mod user;
+mod waiting;
 mod watch;
 mod worker;
 
 pub use house::Limits;
-
+pub use nursery::{NurseryConfig, NurseryServeError, nursery_main};
 pub use pool::{Pool, PoolConfig};
 pub use privileges::PrivilegeError;
 pub use runtime::{WorkerError, worker_main};

@@ -32,7 +32,7 @@ pub(crate) fn listen_at(directory: &Path, name: &str) -> io::Result<OwnedFd> {
 
 /// Calls `act` with the address of `directory/name`. The address goes through /proc/self/fd, as a socket address holds
 /// only 107 bytes and run directories can be longer.
-fn with_address<T>(
+pub(crate) fn with_address<T>(
     directory: &Path,
     name: &str,
     act: impl FnOnce(&UnixAddr) -> nix::Result<T>,
@@ -46,8 +46,10 @@ fn with_address<T>(
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: OwnedFd,
-    /// Process that listens, from the kernel; 0 if it is not visible here.
+    /// Process that listens, from the kernel; 0 if it is in a PID namespace that is not visible here.
     pub(crate) listener_pid: i32,
+    /// The user that it runs as.
+    pub(crate) listener_uid: u32,
     next: u64,
     /// Answers to other questions that came while one was waited for.
     early: VecDeque<Answer>,
@@ -67,8 +69,14 @@ impl Link {
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
         packet::prepare(&socket)?;
         with_address(directory, name, |address| connect(socket.as_raw_fd(), address))?;
-        let listener_pid = getsockopt(&socket, sockopt::PeerCredentials)?.pid();
-        Ok(Link { socket, listener_pid, next: 1, early: VecDeque::new() })
+        let peer = getsockopt(&socket, sockopt::PeerCredentials)?;
+        Ok(Link {
+            listener_pid: peer.pid(),
+            listener_uid: peer.uid(),
+            socket,
+            next: 1,
+            early: VecDeque::new(),
+        })
     }
 
     /// The first exchange on a connection.

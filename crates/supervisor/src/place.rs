@@ -25,6 +25,9 @@ struct Record {
     /// Version of this format.
     version: u32,
     request: LaunchRequest,
+    /// The nursery's name for the newest worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
 }
 
 const RECORD_VERSION: u32 = 1;
@@ -50,8 +53,9 @@ impl Place {
     }
 
     /// Writes down what was asked for.
-    pub(crate) fn write_record(&self, request: &LaunchRequest) -> io::Result<()> {
-        let record = Record { version: RECORD_VERSION, request: request.clone() };
+    pub(crate) fn write_record(&self, request: &LaunchRequest, token: Option<&str>) -> io::Result<()> {
+        let token = token.map(str::to_owned);
+        let record = Record { version: RECORD_VERSION, request: request.clone(), token };
         host::atomic::replace(&self.path("json"), &serde_json::to_vec(&record)?, 0o600)
     }
 
@@ -88,8 +92,16 @@ impl Place {
     }
 }
 
+/// A mount that an earlier daemon wrote down.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) place: Place,
+    pub(crate) request: LaunchRequest,
+    pub(crate) token: Option<String>,
+}
+
 /// All recorded mounts of the directory; records that cannot be read are logged and left.
-pub(crate) fn recorded(directory: &Path) -> io::Result<Vec<(Place, LaunchRequest)>> {
+pub(crate) fn recorded(directory: &Path) -> io::Result<Vec<Recorded>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
@@ -97,7 +109,9 @@ pub(crate) fn recorded(directory: &Path) -> io::Result<Vec<(Place, LaunchRequest
             continue;
         }
         match read_record(&path) {
-            Ok(request) => found.push((Place::of(directory, &request.key), request)),
+            Ok(Record { request, token, .. }) => {
+                found.push(Recorded { place: Place::of(directory, &request.key), request, token });
+            }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "a record of a mount cannot be read");
             }
@@ -106,14 +120,14 @@ pub(crate) fn recorded(directory: &Path) -> io::Result<Vec<(Place, LaunchRequest
     Ok(found)
 }
 
-fn read_record(path: &Path) -> io::Result<LaunchRequest> {
+fn read_record(path: &Path) -> io::Result<Record> {
     let mut json = Vec::new();
     File::open(path)?.take(REQUEST_LIMIT).read_to_end(&mut json)?;
     let record: Record = serde_json::from_slice(&json)?;
     if record.version != RECORD_VERSION {
         return Err(io::Error::other(format!("version {} is not known", record.version)));
     }
-    Ok(record.request)
+    Ok(record)
 }
 
 /// FNV-1a, 64 bits: only tells long keys apart; a clash is found by the key in the record.

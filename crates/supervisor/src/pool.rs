@@ -19,6 +19,7 @@ use crate::crash::CrashRecord;
 use crate::fdstore::FdStore;
 use crate::house::House;
 use crate::keeper::{Command, Keeper, Mount, View, clean_away};
+use crate::origin::Origin;
 use crate::place::Place;
 use crate::worker::Worker;
 use crate::{Limits, Program, WorkerUser, adopt};
@@ -35,6 +36,8 @@ pub struct PoolConfig {
     pub program: Program,
     /// Who workers run as; `None`: as the daemon itself (when that is not root).
     pub user: Option<WorkerUser>,
+    /// Socket of the nursery that starts workers, which then decides on program and user.
+    pub nursery: Option<PathBuf>,
     /// Value of NOTIFY_SOCKET, where a service manager gave one: keeps the connections.
     pub notify_socket: Option<OsString>,
     /// Bounds of waiting.
@@ -80,8 +83,10 @@ impl Pool {
         let store = FdStore::new(config.notify_socket.as_ref()).map_err(|error| fault(error.to_string()))?;
         let house = Arc::new(House {
             directory: directory.clone(),
-            program: config.program,
-            user: config.user,
+            origin: match config.nursery {
+                Some(socket) => Origin::Nursery(socket),
+                None => Origin::Fork { program: config.program, user: config.user },
+            },
             limits: config.limits,
             store,
         });
@@ -124,6 +129,7 @@ impl Pool {
             commands: receiver,
             wake,
             crashes: CrashRecord::default(),
+            token: None,
         };
         Ok((keeper, handle))
     }
@@ -185,7 +191,7 @@ impl Entry {
 impl WorkerPool for Pool {
     async fn launch(&self, request: LaunchRequest) -> Result<Launched, Fault> {
         let key = request.key.clone();
-        let (keeper, handle) = self.keeper(Place::of(&self.house.directory, &key), request)?;
+        let (mut keeper, handle) = self.keeper(Place::of(&self.house.directory, &key), request)?;
         {
             let mut handles = self.handles.lock();
             if let Some(current) = handles.get(&key) {

@@ -2,13 +2,13 @@
 //!
 //! In this order, because each step needs what a later one removes: resource limits, bounding set, groups and user,
 //! capabilities, no_new_privs, then Landlock (files) and seccomp (system calls). A process that is not root
-//! skips what only root can do. Runs while the process has one thread: Landlock binds only the calling thread and
+//! skips what only root can do; what it has all the same (capabilities of a container) it gives up. Runs while the process has one thread: Landlock binds only the calling thread and
 //! those it makes later.
 
 use std::collections::BTreeMap;
 use std::io;
 
-use caps::CapSet;
+use caps::{CapSet, Capability};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use seccompiler::{
@@ -39,17 +39,34 @@ pub(crate) fn drop_identity(user: Option<WorkerUser>) -> Result<(), PrivilegeErr
     raise_open_files(root)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("limit core dumps"))?;
     be_killable();
+    caps::clear(None, CapSet::Ambient).map_err(step("clear ambient capabilities"))?;
     if let (true, Some(user)) = (root, user) {
-        caps::clear(None, CapSet::Ambient).map_err(step("clear ambient capabilities"))?;
         caps::clear(None, CapSet::Bounding).map_err(step("clear the bounding set"))?;
         become_user(user.uid, user.gid)?;
-        for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-            caps::clear(None, set).map_err(step("clear capabilities"))?;
-        }
+    }
+    // Also for who is not root: a container's user may have been given some.
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        caps::clear(None, set).map_err(step("clear capabilities"))?;
     }
     nix::sys::prctl::set_no_new_privs().map_err(step("set no_new_privs"))?;
     nix::sys::prctl::set_dumpable(false).map_err(step("forbid tracing"))?;
     Ok(())
+}
+
+/// A capability that a root process lacks to become another user for good; `None`: it has all.
+pub(crate) fn missing_to_change_user() -> Option<&'static str> {
+    let needed = [
+        (Capability::CAP_SETUID, "SETUID"),
+        (Capability::CAP_SETGID, "SETGID"),
+        (Capability::CAP_SETPCAP, "SETPCAP"),
+    ];
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    needed.into_iter().find(|(capability, _)| !has(*capability)).map(|(_, name)| name)
+}
+
+/// For a process that holds several descriptors for each worker.
+pub(crate) fn raise_own_open_files() -> Result<(), PrivilegeError> {
+    raise_open_files(Uid::effective().is_root())
 }
 
 /// The daemon may be protected from the out-of-memory killer; a worker, which can be replaced, must not inherit that.

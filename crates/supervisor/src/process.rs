@@ -8,13 +8,19 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
+use crate::link::Link;
+use crate::nursery::NurseryLink;
+
 /// How a worker ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Ending {
     /// By itself, with this exit code.
     Exited(i32),
     /// By this signal.
     Signalled(i32),
+    /// Together with the nursery that had started it.
+    WithNursery,
     /// Not known: it was no child of ours.
     Unknown,
 }
@@ -24,6 +30,7 @@ impl std::fmt::Display for Ending {
         match self {
             Ending::Exited(code) => write!(f, "exited with code {code}"),
             Ending::Signalled(signal) => write!(f, "was ended by signal {signal}"),
+            Ending::WithNursery => f.write_str("ended with its nursery"),
             Ending::Unknown => f.write_str("ended"),
         }
     }
@@ -34,7 +41,18 @@ impl std::fmt::Display for Ending {
 pub(crate) struct Process {
     pid: i32,
     pidfd: OwnedFd,
-    child: Option<Child>,
+    hold: Hold,
+}
+
+/// What there is beside the pidfd.
+#[derive(Debug)]
+enum Hold {
+    /// It is our child.
+    Child(Child),
+    /// It is the child of a nursery, which acts for us.
+    Nursed(NurseryLink),
+    /// An earlier daemon or another nursery started it.
+    Stranger,
 }
 
 impl Process {
@@ -42,15 +60,29 @@ impl Process {
     pub(crate) fn of_child(child: Child) -> io::Result<Process> {
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         // The child is not reaped before `Process` does it, so its number cannot have been given to another one.
-        Ok(Process { pid, pidfd: open(pid)?, child: Some(child) })
+        Ok(Process { pid, pidfd: open(pid)?, hold: Hold::Child(child) })
     }
 
-    /// Takes over a process that an earlier daemon spawned.
-    pub(crate) fn of_stranger(pid: i32) -> io::Result<Process> {
-        Ok(Process { pid, pidfd: open(pid)?, child: None })
+    /// A worker that a nursery has started; `pid` is its number there.
+    pub(crate) fn of_nursery(pid: i32, pidfd: OwnedFd, link: NurseryLink) -> Process {
+        Process { pid, pidfd, hold: Hold::Nursed(link) }
     }
 
-    /// Its process id.
+    /// Takes over the process that listens on the other end of `link`, which somebody else spawned.
+    pub(crate) fn of_listener(link: &Link) -> io::Result<Process> {
+        let pidfd = match peer_pidfd(link.fd()) {
+            Some(pidfd) => pidfd,
+            None if link.listener_pid > 0 => open(link.listener_pid)?,
+            None => {
+                return Err(io::Error::other(
+                    "it is in another PID namespace, and its nursery does not know it",
+                ));
+            }
+        };
+        Ok(Process { pid: link.listener_pid, pidfd, hold: Hold::Stranger })
+    }
+
+    /// Its process id, in the namespace of who started it.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
@@ -60,10 +92,10 @@ impl Process {
         self.pidfd.as_fd()
     }
 
-    /// SIGKILL; nothing if it has ended already.
-    pub(crate) fn kill(&self) {
+    /// SIGKILL. `false`: it is in a PID namespace out of our reach and of no nursery.
+    pub(crate) fn kill(&self) -> bool {
         // SAFETY: a system call with a pidfd that is open, a signal number, no siginfo and no flags.
-        let _ended = unsafe {
+        let failed = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.pidfd.as_raw_fd(),
@@ -71,7 +103,31 @@ impl Process {
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
             )
-        };
+        } != 0;
+        match &self.hold {
+            _ if !failed || Errno::last() == Errno::ESRCH => true,
+            Hold::Nursed(link) => {
+                link.kill();
+                true
+            }
+            Hold::Child(_) | Hold::Stranger => false,
+        }
+    }
+
+    /// The nursery's connection, if there is one.
+    pub(crate) fn nursery(&self) -> Option<&NurseryLink> {
+        match &self.hold {
+            Hold::Nursed(link) => Some(link),
+            Hold::Child(_) | Hold::Stranger => None,
+        }
+    }
+
+    /// Whether it is the child of a nursery that is there and stays.
+    pub(crate) fn has_staying_nursery(&mut self) -> bool {
+        match &mut self.hold {
+            Hold::Nursed(link) => !link.is_leaving(),
+            Hold::Child(_) | Hold::Stranger => false,
+        }
     }
 
     /// A duplicate of the first of its descriptors that is `wanted`. Needs the right to trace it (CAP_SYS_PTRACE).
@@ -100,10 +156,14 @@ impl Process {
     }
 
     /// Reaps a process that has ended; a child that has not is waited for.
-    pub(crate) fn reap(mut self) -> Ending {
-        let status = self.child.take().and_then(|mut child| child.wait().ok());
-        match status {
-            Some(status) => {
+    pub(crate) fn reap(self) -> Ending {
+        let mut child = match self.hold {
+            Hold::Child(child) => child,
+            Hold::Nursed(link) => return link.ending(),
+            Hold::Stranger => return Ending::Unknown,
+        };
+        match child.wait() {
+            Ok(status) => {
                 use std::os::unix::process::ExitStatusExt;
                 match (status.code(), status.signal()) {
                     (Some(code), _) => Ending::Exited(code),
@@ -111,7 +171,7 @@ impl Process {
                     (None, None) => Ending::Unknown,
                 }
             }
-            None => Ending::Unknown,
+            Err(_) => Ending::Unknown,
         }
     }
 
@@ -132,4 +192,25 @@ fn open(pid: i32) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it. It is close-on-exec by definition.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// SO_PEERPIDFD of include/uapi/asm-generic/socket.h, since Linux 6.5.
+const SO_PEERPIDFD: i32 = 77;
+
+/// A pidfd of the process that listens on the other end of a connected unix socket, in whichever PID namespace it is.
+fn peer_pidfd(socket: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let mut fd: i32 = -1;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the buffer is an i32 and its length is passed along; the socket is open.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut length,
+        )
+    } != 0;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it. It is close-on-exec by definition.
+    (!failed && fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }

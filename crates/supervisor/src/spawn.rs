@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use volume::LaunchRequest;
 
@@ -27,13 +28,8 @@ pub struct Program {
 /// Environment variables that a worker keeps.
 const KEPT: &[&str] = &["JOURNAL_STREAM", "INVOCATION_ID", "RUST_BACKTRACE", "TZ", "LANG", "LC_ALL"];
 
-/// Starts a worker with the listening `socket` as fd 3 and `request` as fd 4, in a session of its own.
-pub(crate) fn spawn(
-    program: &Program,
-    user: Option<WorkerUser>,
-    socket: BorrowedFd<'_>,
-    request: &LaunchRequest,
-) -> io::Result<Process> {
+/// A sealed memory file with the request: what is executed later is what is here now.
+pub(crate) fn request_file(request: &LaunchRequest) -> io::Result<OwnedFd> {
     let json = serde_json::to_vec(request)?;
     if json.len() as u64 > REQUEST_LIMIT {
         return Err(io::Error::other(format!(
@@ -41,22 +37,37 @@ pub(crate) fn spawn(
             json.len()
         )));
     }
-    let mut memory = std::fs::File::from(memfd_create(c"launch-request", MFdFlags::MFD_CLOEXEC)?);
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut memory = std::fs::File::from(memfd_create(c"launch-request", flags)?);
     memory.write_all(&json)?;
+    let seals =
+        SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(memory.into())
+}
+
+/// Starts a worker with the listening `socket` as fd 3 and the `request` file as fd 4, in a session of its own. `key` is
+/// only for people who look at the process list, and for the log.
+pub(crate) fn execute(
+    program: &Program,
+    user: Option<WorkerUser>,
+    key: &str,
+    socket: BorrowedFd<'_>,
+    request: BorrowedFd<'_>,
+) -> io::Result<Process> {
     let mut command = Command::new(&program.path);
     command.arg0("volplane").args(&program.arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
-    // Only for people who look at the process list, and for the log.
-    command.args(["--mount", request.key.as_str()]);
+    command.args(["--mount", key]);
     if let Some(user) = user {
         command.args(["--uid", &user.uid.to_string(), "--gid", &user.gid.to_string()]);
     }
     command.envs(KEPT.iter().filter_map(|name| std::env::var_os(name).map(|value| (*name, value))));
     command.current_dir("/");
-    let (socket, memory_fd) = (socket.as_raw_fd(), memory.as_raw_fd());
+    let (socket, request) = (socket.as_raw_fd(), request.as_raw_fd());
     // SAFETY: the closure runs in the child between fork and exec and makes only async-signal-safe system calls; it
     // allocates nothing and takes no lock.
     unsafe {
-        command.pre_exec(move || prepare_child(socket, memory_fd));
+        command.pre_exec(move || prepare_child(socket, request));
     }
     let child = command.spawn()?;
     Process::of_child(child)

@@ -8,6 +8,7 @@ use volume::{Fault, FaultKind, WorkerReport};
 
 use crate::keeper::{Command, Keeper, Mount};
 use crate::mounted;
+use crate::origin::Berth;
 use crate::protocol::{Reply, Request};
 use crate::worker::Worker;
 
@@ -20,6 +21,8 @@ pub(crate) enum Event {
     Died,
     /// Somebody wants the mount taken down.
     Stop(oneshot::Sender<Result<(), Fault>>),
+    /// The worker serves, but its nursery has gone or will go, and another one is there.
+    Move(Berth),
     /// The pool was dropped; the worker goes on.
     PoolGone,
 }
@@ -36,12 +39,19 @@ pub(crate) struct Watch<'a> {
     mount: &'a Mount,
     open: Vec<(u64, Open)>,
     next_question: Instant,
+    /// When a new nursery is looked for, if that is wanted.
+    next_look: Option<Instant>,
 }
+
+/// Pause between two looks for a new nursery.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl<'a> Watch<'a> {
     pub(crate) fn new(keeper: &'a Keeper, worker: Worker, mount: &'a Mount) -> Self {
         let next_question = Instant::now() + keeper.house.limits.ask_every;
-        Watch { keeper, worker, mount, open: Vec::new(), next_question }
+        let mut watch = Watch { keeper, worker, mount, open: Vec::new(), next_question, next_look: None };
+        watch.check_nursery();
+        watch
     }
 
     pub(crate) fn into_worker(self) -> Worker {
@@ -67,6 +77,11 @@ impl<'a> Watch<'a> {
             if self.check_time() {
                 return self.died();
             }
+            self.check_nursery();
+            if let Some(berth) = self.look_for_nursery() {
+                self.died();
+                return Event::Move(berth);
+            }
         }
     }
 
@@ -75,7 +90,27 @@ impl<'a> Watch<'a> {
             Open::Refresh { asked, .. } => *asked + REFRESH_LIMIT,
             Open::Report { asked, .. } => *asked + self.keeper.house.limits.hang,
         });
-        limits.min().map_or(self.next_question, |limit| limit.min(self.next_question))
+        limits.chain(self.next_look).fold(self.next_question, Instant::min)
+    }
+
+    /// A worker that runs in no nursery that stays is to be moved to one: its own drains, or it was forked before
+    /// there was one.
+    fn check_nursery(&mut self) {
+        if self.next_look.is_none()
+            && self.keeper.house.origin.is_nursery()
+            && !self.worker.process.has_staying_nursery()
+        {
+            self.next_look = Some(Instant::now());
+        }
+    }
+
+    fn look_for_nursery(&mut self) -> Option<Berth> {
+        if self.next_look.is_none_or(|when| Instant::now() < when) {
+            return None;
+        }
+        let found = self.keeper.house.origin.berth();
+        self.next_look = Some(Instant::now() + LOOK_EVERY);
+        found.ok()
     }
 
     fn take_commands(&mut self) -> Option<Event> {
@@ -185,7 +220,7 @@ impl<'a> Watch<'a> {
         false
     }
 
-    /// Whoever waits for an answer of the dead worker hears it.
+    /// Whoever waits for an answer of the worker that is gone hears it.
     fn died(&mut self) -> Event {
         for (_, open) in self.open.drain(..) {
             if let Open::Refresh { waiting, .. } = open {

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
-use volume::{Fault, FaultKind, LaunchRequest};
+use volume::{Fault, FaultKind, LaunchRequest, Retry};
 
 use crate::broker;
 use crate::house::House;
 use crate::link::{self, Link};
+use crate::nursery::Found;
+use crate::nursery::NurseryError;
+use crate::origin::{Berth, Names};
 use crate::packet::PacketError;
-use crate::place::Place;
+use crate::place::{Place, Recorded};
 use crate::process::{Ending, Process};
 use crate::protocol::{Reply, Request, Role, VERSION};
-use crate::spawn;
 
 /// How long a prepared worker may take to begin serving.
 const SERVE_LIMIT: Duration = Duration::from_secs(10);
@@ -26,6 +28,8 @@ const SERVE_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Worker {
     pub(crate) process: Process,
     pub(crate) control: Link,
+    /// Who it runs as: whose files are passed through.
+    owner: Uid,
     /// When it began to serve, as far as this daemon knows.
     pub(crate) serving_since: Option<Instant>,
     /// Shut down to end the broker's thread.
@@ -38,13 +42,17 @@ impl Worker {
         house: &House,
         place: &Place,
         request: &LaunchRequest,
+        berth: Berth,
+        names: &Names,
         offline: bool,
     ) -> Result<Worker, StartError> {
         let step = |what: &'static str| move |error: io::Error| StartError::Host(what, error);
+        let owner = berth.user().map_or_else(Uid::effective, |user| user.uid);
+        // Written down first: what is started and not known by its name could not be found again.
+        place.write_record(request, names.token.as_deref()).map_err(step("write the mount's record"))?;
         let name = place.socket_name();
         let listener = link::listen_at(place.directory(), &name).map_err(step("make the worker's socket"))?;
-        let process = spawn::spawn(&house.program, house.user, listener.as_fd(), request)
-            .map_err(step("start the worker process"))?;
+        let process = berth.start(names, listener.as_fd(), request)?;
         // Only the worker listens now: its death closes connections that wait to be accepted.
         drop(listener);
         let mut control = match Link::connect(place.directory(), &name, Role::Control) {
@@ -53,7 +61,7 @@ impl Worker {
         };
         let limit = if offline { house.limits.prepare_offline } else { house.limits.prepare };
         match control.ask(Request::Prepare { offline }, &[], 0, limit) {
-            Ok((Reply::Done, _)) => Ok(Worker { process, control, serving_since: None, broker: None }),
+            Ok((Reply::Done, _)) => Ok(Worker { process, control, owner, serving_since: None, broker: None }),
             Ok((Reply::Failed(fault), _)) => {
                 process.end();
                 Err(StartError::Refused(fault))
@@ -73,17 +81,19 @@ impl Worker {
     /// Hands the mount over to a prepared worker.
     pub(crate) fn serve(
         &mut self,
-        house: &House,
         place: &Place,
         connection: &fuse::Connection,
         state: &File,
         adopted: bool,
     ) -> Result<(), StartError> {
-        self.connect_broker(house, place, connection);
+        self.connect_broker(place, connection);
         let fds = [connection.as_fd(), state.as_fd()];
         match self.control.ask(Request::Serve { adopted }, &fds, 0, SERVE_LIMIT) {
             Ok((Reply::Done, _)) => {
                 self.serving_since = Some(Instant::now());
+                if let Some(nursery) = self.process.nursery() {
+                    nursery.keep(connection.as_fd());
+                }
                 Ok(())
             }
             Ok((Reply::Failed(fault), _)) => Err(StartError::Refused(fault)),
@@ -94,19 +104,27 @@ impl Worker {
     }
 
     /// Takes over a worker that an earlier daemon started, with the mount that it serves; `stored` is the connection
-    /// if the service manager kept it.
+    /// if somebody kept it.
     pub(crate) fn adopt(
         house: &House,
-        place: &Place,
-        request: &LaunchRequest,
+        recorded: &Recorded,
         stored: Option<OwnedFd>,
     ) -> Result<(Worker, fuse::Connection), AdoptError> {
+        let Recorded { place, request, token } = recorded;
+        let found = house.origin.find(token.as_deref());
+        let (found, stored) = match found {
+            Some(Found { link, pid, pidfd, kept }) => {
+                (Some(Process::of_nursery(pid, pidfd, link)), stored.or(kept))
+            }
+            None => (None, stored),
+        };
         let given_back = |stored| move |why: String| AdoptError { why, stored };
         let mut control = match Link::open(place.directory(), &place.socket_name()) {
             Ok(control) => control,
             Err(error) => return Err(given_back(stored)(error.to_string())),
         };
-        let process = match Process::of_stranger(control.listener_pid) {
+        let owner = Uid::from_raw(control.listener_uid);
+        let process = match found.map_or_else(|| Process::of_listener(&control), Ok) {
             Ok(process) => process,
             Err(error) => return Err(given_back(stored)(format!("pid {}: {error}", control.listener_pid))),
         };
@@ -123,25 +141,37 @@ impl Worker {
             process.end();
             return Err(given_back(stored)(format!("it serves {}: {}", welcome.key, welcome.serving)));
         }
-        let mut worker = Worker { process, control, serving_since: Some(Instant::now()), broker: None };
+        let serving_since = Some(Instant::now());
+        let mut worker = Worker { process, control, owner, serving_since, broker: None };
         let connection = match stored {
             Some(fd) => fd,
             None => match worker.control.ask(Request::GiveConnection, &[], 1, link::PROMPT) {
                 Ok((Reply::Connection, mut fds)) if fds.first().is_some_and(is_fuse_device) => fds.remove(0),
                 other => {
-                    worker.process.end();
+                    worker.end();
                     return Err(given_back(None)(format!("it did not give its connection: {other:?}")));
                 }
             },
         };
         if welcome.version != VERSION {
             // The mount lives on in its connection; a worker of this version takes it over.
-            worker.process.end();
+            worker.retire();
             return Err(given_back(Some(connection))(format!("it speaks version {}", welcome.version)));
         }
         let connection = fuse::Connection::from_fd(connection);
-        worker.connect_broker(house, place, &connection);
+        worker.connect_broker(place, &connection);
         Ok((worker, connection))
+    }
+
+    /// Asks it to finish what it has begun and to exit, and ends it if it does not.
+    pub(crate) fn retire(mut self) -> Ending {
+        if let Err(error) = self.control.ask(Request::Stop, &[], 0, link::PROMPT) {
+            tracing::debug!(%error, "a worker did not stop when asked");
+        }
+        if let Some(nursery) = self.process.nursery() {
+            nursery.forget();
+        }
+        self.end()
     }
 
     /// Ends the process if it has not ended, and says how it did.
@@ -149,7 +179,14 @@ impl Worker {
         if let Some(broker) = self.broker.take() {
             broker::shut_down(&broker);
         }
-        if self.process.has_ended(Duration::ZERO) { self.process.reap() } else { self.process.end() }
+        if self.process.has_ended(Duration::ZERO) {
+            return self.process.reap();
+        }
+        if !self.process.kill() {
+            // Out of reach: it can only be asked.
+            let _asked = self.control.send(Request::Stop, &[]);
+        }
+        self.process.end()
     }
 
     /// Stops talking to the worker, which goes on serving.
@@ -160,7 +197,7 @@ impl Worker {
     }
 
     /// Without a broker the worker serves without passthrough, so nothing here is an error.
-    fn connect_broker(&mut self, house: &House, place: &Place, connection: &fuse::Connection) {
+    fn connect_broker(&mut self, place: &Place, connection: &fuse::Connection) {
         let socket = match Link::connect(place.directory(), &place.socket_name(), Role::Broker) {
             Ok((link, _)) => Arc::new(link.into_socket()),
             Err(error) => {
@@ -169,7 +206,7 @@ impl Worker {
             }
         };
         let Ok(connection) = connection.try_clone() else { return };
-        let owner = house.user.map_or_else(Uid::effective, |user| user.uid);
+        let owner = self.owner;
         let kept = Arc::clone(&socket);
         let serve = move || {
             let backings = fuse::DeviceBackings::new(connection);
@@ -184,7 +221,7 @@ impl Worker {
 }
 
 /// Whether the descriptor is /dev/fuse (misc device 10:229); a worker could send anything.
-fn is_fuse_device(fd: &OwnedFd) -> bool {
+pub(crate) fn is_fuse_device(fd: &OwnedFd) -> bool {
     let fuse = nix::sys::stat::makedev(10, 229);
     nix::sys::stat::fstat(fd).is_ok_and(|meta| meta.st_rdev == fuse)
 }
@@ -202,6 +239,9 @@ pub(crate) enum StartError {
     /// The worker itself says why.
     #[error(transparent)]
     Refused(Fault),
+    /// Whoever starts workers does not.
+    #[error(transparent)]
+    Nursery(#[from] NurseryError),
     /// It ended.
     #[error("the worker {0} before it was ready: {1}")]
     Ended(Ending, PacketError),
@@ -225,6 +265,7 @@ impl StartError {
         match self {
             StartError::Ended(ending, _) => *ending,
             StartError::Refused(_)
+            | StartError::Nursery(_)
             | StartError::Lost(_)
             | StartError::Slow(_)
             | StartError::Protocol(_)
@@ -236,10 +277,17 @@ impl StartError {
     pub(crate) fn into_fault(self, request: &LaunchRequest) -> Fault {
         let kind = match &self {
             StartError::Refused(fault) => return fault.clone(),
+            StartError::Nursery(error) => return no_nursery(error, request),
             StartError::Ended(..) | StartError::Lost(_) | StartError::Protocol(_) => FaultKind::Internal,
             StartError::Slow(_) => FaultKind::DeadlineExceeded,
             StartError::Host(..) => FaultKind::Unavailable,
         };
         Fault::new(kind, "start worker", request.key.as_str(), format!("{self}; its log says more"))
     }
+}
+
+/// The fault of a mount that nobody starts a worker for.
+pub(crate) fn no_nursery(error: &NurseryError, request: &LaunchRequest) -> Fault {
+    Fault::new(FaultKind::Unavailable, "start worker", request.key.as_str(), error.to_string())
+        .with_retry(Retry::Later)
 }

@@ -18,6 +18,7 @@ pub struct Ground {
     pub directory: TempDir,
     pub runtime: tokio::runtime::Runtime,
     pub notify_socket: Option<PathBuf>,
+    pub nursery: Option<PathBuf>,
     seen: RefCell<Vec<i32>>,
 }
 
@@ -30,7 +31,7 @@ impl Ground {
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Ground { directory, runtime, notify_socket: None, seen: RefCell::default() }
+        Ground { directory, runtime, notify_socket: None, nursery: None, seen: RefCell::default() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -54,6 +55,7 @@ impl Ground {
             run_dir: self.path("run"),
             program: Program { path: std::env::current_exe().unwrap(), arguments: vec!["worker".into()] },
             user: Some(WorkerUser::find(None).unwrap()),
+            nursery: self.nursery.clone(),
             notify_socket: self.notify_socket.clone().map(Into::into),
             limits: Limits {
                 hang: Duration::from_secs(2),
@@ -140,6 +142,7 @@ impl Drop for Ground {
             }
         }
         drop(table);
+        let _ = Command::new("umount").args(["-R", "-l", "-q"]).arg(self.directory.path()).status();
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod ground;
 mod memory;
+mod nurseries;
 mod stories;
 
 use std::sync::Arc;
@@ -23,9 +24,14 @@ fn main() {
                 .then(|| WorkerUser { uid: Uid::from_raw(number(5)), gid: Gid::from_raw(number(7)) });
             supervisor::worker_main(Arc::new(memory::Memory), user).unwrap();
         }
+        Some("nursery") => nurseries::nursery_main(&arguments[2..]),
         Some("daemon") => stories::daemon_main(&arguments[2..]),
         _ => run(&arguments[1..]),
     }
+}
+
+fn all() -> impl Iterator<Item = &'static (&'static str, fn())> {
+    stories::ALL.iter().chain(nurseries::ALL)
 }
 
 /// The stories whose name contains the first argument that is no option.
@@ -35,12 +41,12 @@ fn run(arguments: &[String]) {
         return;
     }
     if arguments.iter().any(|argument| argument == "--list") {
-        stories::ALL.iter().for_each(|(name, _)| println!("{name}: test"));
+        all().for_each(|(name, _)| println!("{name}: test"));
         return;
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with("--"));
     let chosen: Vec<_> =
-        stories::ALL.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))).collect();
+        all().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))).collect();
     let mut failed = Vec::new();
     for (name, story) in &chosen {
         let result = std::panic::catch_unwind(story);

@@ -253,22 +253,19 @@ fn files_are_passed_through() {
 }
 
 /// A daemon in a process of its own that has launched its mount.
-fn start_daemon(ground: &Ground, payload: &str) -> std::process::Child {
+pub fn start_daemon(ground: &Ground, payload: &str) -> std::process::Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["daemon", ground.directory.path().to_str().unwrap(), payload]).stdin(Stdio::null());
-    if let Some(socket) = &ground.notify_socket {
-        command.arg(socket);
-    }
     let daemon = command.spawn().unwrap();
     wait_for("the daemon's mount", || exists(&ground.path("ready")).then_some(()));
     daemon
 }
 
-fn worker_of(ground: &Ground) -> i32 {
+pub fn worker_of(ground: &Ground) -> i32 {
     std::fs::read_to_string(ground.path("ready")).unwrap().trim().parse().unwrap()
 }
 
-/// `daemon DIRECTORY PAYLOAD [NOTIFY_SOCKET]`: launches the mount, writes its pid to `ready`, and waits to be killed.
+/// `daemon DIRECTORY PAYLOAD [NURSERY]`: launches the mount, writes its pid to `ready`, and waits to be killed.
 pub fn daemon_main(arguments: &[String]) {
     let mut ground = Ground::new();
     let own = std::mem::replace(&mut ground.directory, tempfile::TempDir::with_prefix("unused").unwrap());
@@ -277,11 +274,12 @@ pub fn daemon_main(arguments: &[String]) {
     let at = |name: &str| directory.join(name);
     let mut config = ground.config();
     config.run_dir = at("run");
-    config.notify_socket = arguments.get(2).map(Into::into);
+    config.nursery = arguments.get(2).map(Into::into);
     let mut request = ground.request(serde_json::from_str(&arguments[1]).unwrap());
     request.mountpoint = at("mnt");
     request.writable = vec![at("cache/own")];
     let pool = supervisor::Pool::open(config, Vec::new()).unwrap();
+    ground.runtime.block_on(pool.survivors(Driver::Cvmfs));
     let launched = ground.runtime.block_on(pool.launch(request)).unwrap();
     std::fs::write(at("ready.new"), launched.report.pid.to_string()).unwrap();
     std::fs::rename(at("ready.new"), at("ready")).unwrap();
