@@ -50,6 +50,7 @@ pub(crate) fn pool(config: &Config, run_dir: &Path, inherited: Vec<InheritedFd>)
                 arguments: arguments.into_iter().map(OsString::from).collect(),
             },
             user,
+            nursery: config.worker.nursery.clone(),
             notify_socket: std::env::var_os("NOTIFY_SOCKET"),
             limits: Limits::default(),
         },

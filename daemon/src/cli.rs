@@ -97,6 +97,15 @@ pub(crate) enum Command {
     /// Print the manual page
     #[command(after_help = "Example:\n  volplane man | man -l -")]
     Man,
+    /// Start workers for a daemon in another container
+    #[command(
+        after_help = "The daemon whose configuration names the same socket (`worker.nursery`) has its workers started here, so \
+        that an end of the daemon's container ends no mount. Needs no privilege: run it as the workers' user, with a \
+        read-only root, the socket's directory, and the cache and configuration directories at the daemon's paths. SIGTERM: \
+        it starts no more workers and serves until it is killed or no worker is left.\n\nExample:\n  \
+        setpriv --reuid 60987 --regid 60987 --clear-groups volplane nursery"
+    )]
+    Nursery(Nursery),
     /// Serve one mount (started by the daemon)
     #[command(hide = true)]
     Worker(Worker),
@@ -271,6 +280,25 @@ pub(crate) struct Publish {
     /// No progress bar
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Nursery {
+    /// Where the daemon connects, as root
+    #[arg(long, value_name = "PATH", default_value = "/run/volplane/nursery/nursery.sock")]
+    pub(crate) socket: PathBuf,
+    /// Group of the socket; its mode is 0660 then, else 0600. For a root daemon that may not override permissions
+    #[arg(long, value_name = "GID")]
+    pub(crate) group: Option<u32>,
+    /// User of the workers when the nursery is root (name or number) [default: volplane, else 60987]
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Form of log lines
+    #[arg(long, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// error, warn, info, debug, trace, or a filter
+    #[arg(long, default_value = "info")]
+    pub(crate) log_level: String,
 }
 
 #[derive(Debug, Args)]

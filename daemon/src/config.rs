@@ -68,6 +68,8 @@ pub(crate) struct Cvmfs {
 pub(crate) struct Worker {
     /// User name or number.
     pub(crate) user: Option<String>,
+    /// Socket of a `volplane nursery`, which then starts the workers.
+    pub(crate) nursery: Option<PathBuf>,
 }
 
 /// The Prometheus endpoint.
@@ -193,7 +195,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "pod_repositories",
         ],
     ),
-    ("worker", &["user"]),
+    ("worker", &["user", "nursery"]),
     ("metrics", &["listen", "other_hosts"]),
     ("log", &["format", "level"]),
 ];
@@ -261,7 +263,12 @@ impl Config {
                 return Err(ConfigError::Relative { key, path: path.clone() });
             }
         }
-        Ok(())
+        match &self.worker.nursery {
+            Some(path) if !path.is_absolute() => {
+                Err(ConfigError::Relative { key: "worker.nursery", path: path.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The control socket.
@@ -365,7 +372,7 @@ mod tests {
                 .unwrap_err()
                 .contains("unknown key \"cvmfs.cachedir\"; did you mean")
         );
-        assert!(parse("[worker]\nxyzzy = 1").unwrap_err().contains("known here: user"));
+        assert!(parse("[worker]\nxyzzy = 1").unwrap_err().contains("known here: user, nursery"));
     }
 
     #[test]

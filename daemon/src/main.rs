@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command, Cvmfs};
-use crate::commands::{daemon_side, foreground, manual, publish, showconfig};
+use crate::commands::{daemon_side, foreground, manual, nursery, publish, showconfig};
 
 fn main() -> ExitCode {
     // First of all, before any other file is open.
@@ -32,6 +32,10 @@ fn main() -> ExitCode {
         Command::Worker(arguments) => {
             logging::start(arguments.log_format, &arguments.log_level, arguments.mount.as_deref());
             worker::run(&arguments).map_err(Box::from)
+        }
+        Command::Nursery(arguments) => {
+            logging::start(arguments.log_format, &arguments.log_level, None);
+            nursery::run(&arguments)
         }
         other => run(other),
     };
@@ -84,7 +88,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Flexvolume { command } => commands::flexvolume::run(&command)?,
         Command::Completions { shell } => manual::completions(shell),
         Command::Man => manual::page()?,
-        Command::Serve(_) | Command::Worker(_) => unreachable!("main takes these"),
+        Command::Serve(_) | Command::Worker(_) | Command::Nursery(_) => unreachable!("main takes these"),
     }
     Ok(())
 }

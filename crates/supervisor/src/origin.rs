@@ -1,9 +1,11 @@
 //! Where workers come from: they are forked, or a nursery starts them.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use nix::unistd::chown;
 use volume::LaunchRequest;
 
 use crate::nursery::{Found, NurseryError, NurseryLink, fresh_token};
@@ -53,6 +55,27 @@ impl Origin {
         }
     }
 
+    /// Makes the directory of the nursery's socket, for its user: a node's agent that makes it first gives it to root,
+    /// and the nursery, which has no privilege, could not listen in it.
+    pub(crate) fn make_ready(&self, user: Option<WorkerUser>) {
+        let Origin::Nursery(socket) = self else { return };
+        let Some(directory) = socket.parent() else { return };
+        let made = std::fs::create_dir_all(directory).and_then(|()| {
+            let owner = std::fs::metadata(directory)?.uid();
+            match user {
+                Some(user) if owner == 0 => {
+                    tracing::info!(directory = %directory.display(), uid = user.uid.as_raw(),
+                        "the nursery's directory is given to the workers' user");
+                    Ok(chown(directory, Some(user.uid), Some(user.gid))?)
+                }
+                Some(_) | None => Ok(()),
+            }
+        });
+        if let Err(error) = made {
+            tracing::warn!(directory = %directory.display(), %error, "the nursery's directory cannot be made");
+        }
+    }
+
     /// Whether workers are to be in a nursery.
     pub(crate) fn is_nursery(&self) -> bool {
         matches!(self, Origin::Nursery(_))
@@ -95,7 +118,6 @@ impl Berth {
         socket: BorrowedFd<'_>,
         request: &LaunchRequest,
     ) -> Result<Process, StartError> {
-        use std::os::fd::AsFd;
         let step = |error: io::Error| StartError::Host("start the worker process", error);
         let file = spawn::request_file(request).map_err(step)?;
         match self {

@@ -36,7 +36,8 @@ pub struct PoolConfig {
     pub program: Program,
     /// Who workers run as; `None`: as the daemon itself (when that is not root).
     pub user: Option<WorkerUser>,
-    /// Socket of the nursery that starts workers, which then decides on program and user.
+    /// Socket of the nursery that starts workers, which then decides on program and user. Its directory is made, for
+    /// `user`.
     pub nursery: Option<PathBuf>,
     /// Value of NOTIFY_SOCKET, where a service manager gave one: keeps the connections.
     pub notify_socket: Option<OsString>,
@@ -81,15 +82,12 @@ impl Pool {
         };
         host::directory::ensure(&directory, 0o700).map_err(|error| fault(error.to_string()))?;
         let store = FdStore::new(config.notify_socket.as_ref()).map_err(|error| fault(error.to_string()))?;
-        let house = Arc::new(House {
-            directory: directory.clone(),
-            origin: match config.nursery {
-                Some(socket) => Origin::Nursery(socket),
-                None => Origin::Fork { program: config.program, user: config.user },
-            },
-            limits: config.limits,
-            store,
-        });
+        let origin = match config.nursery {
+            Some(socket) => Origin::Nursery(socket),
+            None => Origin::Fork { program: config.program, user: config.user },
+        };
+        origin.make_ready(config.user);
+        let house = Arc::new(House { directory: directory.clone(), origin, limits: config.limits, store });
         let survivors = watch::Sender::new(None);
         let pool = Arc::new(Pool { house, handles: Arc::default(), survivors });
         let adopting = Arc::clone(&pool);

@@ -78,6 +78,10 @@ async fn by_worker(
     target: &Path,
 ) -> Result<(), ForegroundError> {
     let run_dir = PathBuf::from(format!("/run/volplane-foreground-{}", std::process::id()));
+    let mut config = config.clone();
+    // One process of one terminal: its worker is its own child.
+    config.worker.nursery = None;
+    let config = &config;
     let pool = backends::pool(config, &run_dir, Vec::new())?;
     let result = async {
         let backend = cvmfs::backend::CvmfsBackend::new(backends::cvmfs_settings(config), pool.clone());

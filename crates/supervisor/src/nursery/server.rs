@@ -31,6 +31,9 @@ const SPARE_CONNECTIONS: usize = 64;
 /// How long a peer may take for its greeting, or for room in its socket. Peers are root: this bounds mistakes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the nursery waits for the directory of its socket.
+const DIRECTORY_PATIENCE: Duration = Duration::from_secs(60);
+
 /// What a nursery is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NurseryConfig {
@@ -89,8 +92,7 @@ pub fn nursery_main(config: NurseryConfig) -> Result<(), NurseryServeError> {
     signals.thread_block().map_err(io::Error::from)?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(io::Error::from)?;
-    let door = Door::open(&config.socket, config.group)
-        .map_err(|source| NurseryServeError::Socket { path: config.socket.clone(), source })?;
+    let door = open_door(&config)?;
     let own = Uid::effective();
     let ids = user.unwrap_or(WorkerUser { uid: own, gid: Gid::effective() });
     tracing::info!(socket = %config.socket.display(), uid = ids.uid.as_raw(), gid = ids.gid.as_raw(),
@@ -108,6 +110,27 @@ pub fn nursery_main(config: NurseryConfig) -> Result<(), NurseryServeError> {
         door: Some(door),
     };
     nursery.run(&signals)
+}
+
+/// The daemon makes the directory, or gives it to us, and may start at the same time.
+fn open_door(config: &NurseryConfig) -> Result<Door, NurseryServeError> {
+    let until = Instant::now() + DIRECTORY_PATIENCE;
+    let mut told = false;
+    loop {
+        let source = match Door::open(&config.socket, config.group) {
+            Ok(door) => return Ok(door),
+            Err(source) => source,
+        };
+        let may_come = matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied);
+        if !may_come || Instant::now() >= until {
+            return Err(NurseryServeError::Socket { path: config.socket.clone(), source });
+        }
+        if !told {
+            tracing::info!(socket = %config.socket.display(), %source, "waiting for the daemon to make the directory");
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Root drops to another user for its workers, and must be able to; whoever else starts them as itself.
