@@ -32,7 +32,9 @@ pub fn programs() -> Vec<PathBuf> {
 /// When it cannot be built.
 pub fn archive(scene: &Scene, file: &str) -> PathBuf {
     let archive = scene.path(file);
-    process::run(Command::new(script("build")).arg(&archive).arg(NAME).args(programs()));
+    let mut build = Command::new(script("build"));
+    build.arg(&archive).arg(NAME).args(programs()).env("SOURCE_DATE_EPOCH", "1700000000");
+    process::run(&mut build);
     archive
 }
 

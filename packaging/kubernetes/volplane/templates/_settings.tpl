@@ -28,9 +28,25 @@
 {{- end }}
 {{- end }}
 
+{{/* What the settings of node and controller have in common, as YAML. Called with (list . roles register endpoint). */}}
+{{- define "volplane.fixedSettings" -}}
+{{- $top := index . 0 -}}
+run_dir: /run/volplane
+kubelet_dir: {{ trimSuffix "/" $top.Values.kubeletDirectory }}
+docker: { enabled: false }
+csi:
+  roles: [identity, {{ index . 1 }}]
+  register: {{ index . 2 }}
+  cvmfs:
+    name: {{ $top.Values.driverName }}
+    endpoint: {{ index . 3 }}
+{{- end }}
+
 {{/* volplane.toml of the node: what the chart decides wins over `config`. */}}
 {{- define "volplane.nodeSettings" -}}
-{{- $fixed := dict "run_dir" "/run/volplane" "state_dir" "/var/lib/volplane" "docker" (dict "enabled" false) -}}
+{{- $endpoint := printf "unix://%s/csi.sock" (include "volplane.socketDir" .) -}}
+{{- $fixed := include "volplane.fixedSettings" (list . "node" (not .Values.registrar.enabled) $endpoint) | fromYaml -}}
+{{- $_ := set $fixed "state_dir" "/var/lib/volplane" -}}
 {{- $_ := set $fixed "cvmfs" (dict "config_dir" "/etc/cvmfs" "cache_dir" "/var/cache/volplane/cvmfs") -}}
 {{- if .Values.workers.enabled -}}
 {{- $_ := set $fixed "worker" (dict "nursery" "/run/volplane/nursery/nursery.sock") -}}
@@ -41,9 +57,10 @@
 {{- include "volplane.toml" (list "" (mustMergeOverwrite (deepCopy .Values.config) $fixed)) | trim -}}
 {{- end }}
 
-{{/* volplane.toml of the controller: it mounts nothing. */}}
+{{/* volplane.toml of the controller: it mounts nothing. Its journal has a directory of its own, as an emptyDir is writable for all. */}}
 {{- define "volplane.controllerSettings" -}}
-{{- $fixed := dict "run_dir" "/run/volplane" "state_dir" "/var/lib/volplane/journal" "docker" (dict "enabled" false) -}}
+{{- $fixed := include "volplane.fixedSettings" (list . "controller" false "unix:///csi/csi.sock") | fromYaml -}}
+{{- $_ := set $fixed "state_dir" "/var/lib/volplane/journal" -}}
 {{- $_ := set $fixed "cvmfs" (dict "config_dir" "/etc/cvmfs" "cache_dir" "/var/lib/volplane/cache") -}}
 {{- include "volplane.toml" (list "" (mustMergeOverwrite (deepCopy .Values.config) $fixed)) | trim -}}
 {{- end }}
