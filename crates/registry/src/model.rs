@@ -21,6 +21,7 @@ use crate::fake::{World, key};
 
 mod calls;
 mod cases;
+mod targets;
 
 use self::calls::{Call, Step, step};
 
@@ -161,11 +162,23 @@ impl Run {
                 self.protect(&[], |_, _| false);
                 assert!(self.start());
             }
+            Step::LoseJournal => {
+                self.kill();
+                std::fs::remove_dir_all(self.dir.path().join("state")).unwrap();
+                self.volumes.clear();
+                self.held.clear();
+                self.protect(&[], |_, _| false);
+                assert!(self.start());
+            }
+            Step::Reconfigure => {
+                let mut facts = self.world.facts.lock();
+                facts.key_suffix = if facts.key_suffix.is_empty() { "+new".into() } else { String::new() };
+            }
             Step::Run(number, v) => {
-                self.world.start_container(*number, &key(VOLUMES[*v].1));
+                self.world.start_container(*number, &self.resolved(&key(VOLUMES[*v].1)));
             }
             Step::Stop(number) => self.world.stop_container(*number),
-            Step::KillWorker(v) => self.world.kill(&key(VOLUMES[*v].1)),
+            Step::KillWorker(v) => self.world.kill(&self.resolved(&key(VOLUMES[*v].1))),
             Step::AttachFails(yes) => {
                 self.world.facts.lock().attach_fault = yes.then_some(FaultKind::Unavailable);
             }
@@ -174,8 +187,9 @@ impl Run {
             }
             Step::BindFails(yes) => self.world.facts.lock().bind_fault = yes.then_some(FaultKind::Internal),
             Step::Open(v) => {
+                let key = self.resolved(&key(VOLUMES[*v].1));
                 let mut facts = self.world.facts.lock();
-                let device = facts.served.get(&key(VOLUMES[*v].1)).copied();
+                let device = facts.served.get(&key).copied();
                 facts.busy.extend(device);
             }
             Step::CloseAll => self.world.facts.lock().busy.clear(),
@@ -229,8 +243,9 @@ impl Run {
                     assert!(!facts.containers.is_empty() || binds, "{fault}");
                 }
             }
-            (Call::Mount(..) | Call::Publish(_), Ok(path)) => {
+            (Call::Mount(..) | Call::Publish(..), Ok(path)) => {
                 let (reference, key) = call.reference().unwrap();
+                let key = self.acquired_key(call, &reference, self.resolved(&key));
                 if alone {
                     let facts = self.world.facts.lock();
                     let shown = facts.mounts.get(&path.unwrap()).map(|mounted| mounted.device);
@@ -244,19 +259,23 @@ impl Run {
                 self.ask(&call.reference().unwrap());
             }
             // Busy, or a fault: what was held before may or may not be held.
-            (Call::Publish(_) | Call::Unmount(..) | Call::Unpublish(_), Err(_)) => {
+            (Call::Publish(..) | Call::Unmount(..) | Call::Unpublish(..), Err(fault)) => {
+                if alone {
+                    self.check_refusal(call, &fault);
+                }
                 self.ask(&call.reference().unwrap());
             }
-            (Call::Unmount(..) | Call::Unpublish(_), Ok(_)) => {
+            (Call::Unmount(..) | Call::Unpublish(..), Ok(_)) => {
                 self.held.remove(&call.reference().unwrap().0);
             }
         }
     }
 
-    /// What was held may be lost, but nothing is won.
+    /// What was held may be lost, or be of another mount by now, but nothing is won.
     fn ask(&mut self, (reference, _): &(RefId, MountKey)) {
-        if !self.real().contains_key(reference) {
-            self.held.remove(reference);
+        if self.held.remove(reference).is_some() {
+            let real = self.real().remove(reference);
+            self.held.extend(real.map(|key| (reference.clone(), key)));
         }
     }
 
@@ -312,7 +331,7 @@ impl Run {
                     self.held.retain(|id, _| id.scope != VOLUMES[v].0 || real.contains_key(id));
                 }
             }
-            Call::Mount(..) | Call::Unmount(..) | Call::Publish(_) | Call::Unpublish(_) => {
+            Call::Mount(..) | Call::Unmount(..) | Call::Publish(..) | Call::Unpublish(..) => {
                 let (reference, _) = call.reference().unwrap();
                 match real.get(&reference) {
                     Some(key) => self.held.insert(reference, key.clone()),
@@ -339,7 +358,7 @@ impl Run {
         match (result, call) {
             (Some(result), _) => self.account(call, result, false),
             // An acquire that nobody heard of must not leave a new reference.
-            (None, Call::Mount(..) | Call::Publish(_)) => self.ask(&call.reference().unwrap()),
+            (None, Call::Mount(..) | Call::Publish(..)) => self.ask(&call.reference().unwrap()),
             (None, _) => self.cut_off(call),
         }
     }
@@ -364,6 +383,7 @@ impl Run {
         self.world.assert_clean();
         self.block_on(async |registry| quiet(&registry).await);
         assert_eq!(self.real(), self.held, "after {step:?}");
+        self.check_targets();
     }
 
     /// All is given back: nothing may be left, in the registry or in the world.
@@ -375,7 +395,9 @@ impl Run {
             facts.busy.clear();
             facts.referred.clear();
         }
-        let held: Vec<RefId> = self.held.keys().cloned().collect();
+        let mut held: Vec<RefId> = self.held.keys().cloned().collect();
+        // Kubelet unpublishes every target that it finds, also when our journal was lost.
+        held.extend((0..TARGETS.len()).filter_map(|t| Some(Call::Unpublish(t, false).reference()?.0)));
         self.block_on(async |registry| {
             for reference in &held {
                 registry.release(reference).await.unwrap();

@@ -16,7 +16,7 @@ use volume::{
     VolumeService,
 };
 
-use self::ground::{LONG, Place, spec};
+use self::ground::{HUNG, LONG, Place, spec};
 
 /// A process in a mount namespace of its own that has bound `source` onto `target` there.
 struct Container(Child);
@@ -217,5 +217,36 @@ async fn one_volume_is_writable_here_and_read_only_there() {
         registry.release(&csi(&place.path(name))).await.unwrap();
         assert!(!place.path(name).exists());
     }
+    registry.shutdown(LONG).await;
+}
+
+#[tokio::test]
+async fn a_mount_that_hangs_costs_a_deadline_and_one_thread() {
+    let Some(place) = Place::new() else { return };
+    if !Path::new("/dev/fuse").exists() {
+        eprintln!("skipped: no /dev/fuse");
+        return;
+    }
+    let registry = place.open().await;
+    let (target, caller) = (place.path("pod"), Caller::admin(Frontend::Csi));
+    let at = Target::Bind(BindTarget::directory(target.clone()));
+    registry.acquire(&spec(HUNG), &csi(&target), &at, &caller).await.unwrap();
+    let threads = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        tasks
+            .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|c| c == "statfs\n"))
+            .count()
+    };
+    for _ in 0..2 {
+        let error = registry.stats(&csi(&target)).await.unwrap_err();
+        assert_eq!(error.kind, FaultKind::Unavailable, "{error}");
+        assert_eq!(threads(), 1, "the second question did not start another thread");
+    }
+    assert_eq!(registry.mount_of(&csi(&target)).await.unwrap().key.as_str(), HUNG);
+    registry.release(&csi(&target)).await.unwrap();
+    assert!(!target.exists());
+    place.end_connections();
+    until("the mount goes", async || place.mounts().is_empty()).await;
+    until("the thread ends", async || threads() == 0).await;
     registry.shutdown(LONG).await;
 }

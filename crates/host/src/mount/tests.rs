@@ -28,7 +28,7 @@ impl Place {
         self.0.path().join("disk")
     }
 
-    fn other(&self) -> PathBuf {
+    pub(super) fn other(&self) -> PathBuf {
         self.0.path().join("other")
     }
 

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use volume::{Caller, Fault, Frontend, MountKey, OptionMap, RefId, Target, VolumeName, VolumeService};
+use volume::{
+    BindTarget, Caller, Fault, Frontend, MountKey, OptionMap, RefId, Sharing, Target, VolumeName,
+    VolumeService,
+};
 
 use super::{DRIVER, TARGETS, VOLUMES};
 use crate::Registry;
@@ -17,8 +20,18 @@ pub(super) enum Call {
     /// Volume, id, and whether it is Podman.
     Mount(usize, u8, bool),
     Unmount(usize, u8, bool),
-    Publish(usize),
-    Unpublish(usize),
+    Publish(usize, Manner),
+    /// With whether it is the other volume's.
+    Unpublish(usize, bool),
+}
+
+/// How a target is published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// As the only target of its volume.
+    pub(super) single: bool,
+    /// By another volume's reference.
+    pub(super) other: bool,
 }
 
 /// One step of the story.
@@ -35,6 +48,10 @@ pub(super) enum Step {
     DiesDuringStart(usize),
     Restart,
     Reboot,
+    /// The daemon ends, its state directory is gone, it starts.
+    LoseJournal,
+    /// The site's configuration changes: every spec resolves to another key from now on.
+    Reconfigure,
     /// A container binds a volume's mount, if it is served.
     Run(u32, usize),
     Stop(u32),
@@ -56,9 +73,14 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (0..3_usize).prop_map(Call::Remove),
         5 => (0..3_usize, 0..3_u8, prop::bool::weighted(0.2)).prop_map(|(v, id, p)| Call::Mount(v, id, p)),
         4 => (0..3_usize, 0..3_u8, prop::bool::weighted(0.2)).prop_map(|(v, id, p)| Call::Unmount(v, id, p)),
-        2 => (0..3_usize).prop_map(Call::Publish),
-        2 => (0..3_usize).prop_map(Call::Unpublish),
+        4 => (0..3_usize, manner()).prop_map(|(t, manner)| Call::Publish(t, manner)),
+        3 => (0..3_usize, prop::bool::weighted(0.2)).prop_map(|(t, other)| Call::Unpublish(t, other)),
     ]
+}
+
+fn manner() -> impl Strategy<Value = Manner> {
+    let pair = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    pair.prop_map(|(single, other)| Manner { single, other })
 }
 
 fn use_call() -> impl Strategy<Value = Call> {
@@ -74,6 +96,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => (1..8_usize).prop_map(Step::DiesDuringStart),
         2 => Just(Step::Restart),
         1 => Just(Step::Reboot),
+        1 => Just(Step::LoseJournal),
+        1 => Just(Step::Reconfigure),
         3 => (0..3_u32, 0..3_usize).prop_map(|(number, volume)| Step::Run(number, volume)),
         2 => (0..3_u32).prop_map(Step::Stop),
         2 => (0..3_usize).prop_map(Step::KillWorker),
@@ -98,10 +122,11 @@ impl Call {
         match self {
             Call::Define(_) | Call::Remove(_) => None,
             Call::Mount(v, id, podman) | Call::Unmount(v, id, podman) => Some(volume(v, id, podman)),
-            Call::Publish(t) | Call::Unpublish(t) => {
+            Call::Publish(t, Manner { other, .. }) | Call::Unpublish(t, other) => {
                 let (target, repository) = TARGETS[t];
+                let scope = if other { "other" } else { "volume" };
                 Some((
-                    RefId { frontend: Frontend::Csi, scope: "volume".into(), id: target.into() },
+                    RefId { frontend: Frontend::Csi, scope: scope.into(), id: target.into() },
                     key(repository),
                 ))
             }
@@ -122,15 +147,16 @@ impl Call {
                 let acquired = registry.acquire_named(DRIVER, &name(v), &reference, &Target::Shared).await;
                 acquired.map(|acquired| Some(acquired.path))
             }
-            Call::Publish(t) => {
+            Call::Publish(t, manner) => {
                 let (reference, _) = self.reference().unwrap();
                 let (target, repository) = TARGETS[t];
                 let caller = Caller::admin(Frontend::Csi);
-                let at = Target::Bind(volume::BindTarget::directory(target));
+                let sharing = if manner.single { Sharing::Single } else { Sharing::Shared };
+                let at = Target::Bind(BindTarget { sharing, ..BindTarget::directory(target) });
                 let acquired = registry.acquire(&spec(repository), &reference, &at, &caller).await;
                 acquired.map(|acquired| Some(acquired.path))
             }
-            Call::Unmount(..) | Call::Unpublish(_) => {
+            Call::Unmount(..) | Call::Unpublish(..) => {
                 registry.release(&self.reference().unwrap().0).await.map(|()| None)
             }
         }

@@ -1,12 +1,15 @@
 //! A backend that mounts tmpfs, and a directory whose mounts go with it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use host::MountTable;
+use parking_lot::Mutex;
 use registry::{Registry, RegistryConfig};
 use volume::{
     Backend, Caller, CvmfsSpec, Driver, Fault, FaultKind, Inspection, MountKey, OptionMap, Resolved,
@@ -17,6 +20,25 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) struct Tmpfs {
     mount_dir: PathBuf,
+    hung: Connections,
+}
+
+/// Of FUSE file systems that nobody serves: a question to one hangs until its descriptor is closed.
+type Connections = Arc<Mutex<Vec<File>>>;
+
+/// The repository whose mount hangs.
+pub(crate) const HUNG: &str = "hung";
+
+impl Tmpfs {
+    fn mount_hung(&self, mountpoint: &Path) -> Result<(), Fault> {
+        let device = File::options().read(true).write(true).open("/dev/fuse").map_err(failed)?;
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        let flags = nix::mount::MsFlags::MS_NOSUID | nix::mount::MsFlags::MS_NODEV;
+        nix::mount::mount(Some(HUNG), mountpoint, Some("fuse.volplane"), flags, Some(options.as_str()))
+            .map_err(failed)?;
+        self.hung.lock().push(device);
+        Ok(())
+    }
 }
 
 fn failed(detail: impl ToString) -> Fault {
@@ -46,6 +68,9 @@ impl Backend for Tmpfs {
     }
 
     async fn attach(&self, resolved: &Resolved, mountpoint: &Path) -> Result<(), Fault> {
+        if resolved.key.as_str() == HUNG {
+            return self.mount_hung(mountpoint);
+        }
         nix::mount::mount(
             Some("none"),
             mountpoint,
@@ -97,7 +122,7 @@ pub(crate) fn spec(repository: &str) -> VolumeSpec {
 }
 
 /// All mounts below it go with it.
-pub(crate) struct Place(tempfile::TempDir);
+pub(crate) struct Place(tempfile::TempDir, Connections);
 
 impl Place {
     pub(crate) fn new() -> Option<Place> {
@@ -106,7 +131,7 @@ impl Place {
             eprintln!("skipped: mounting needs root");
             return None;
         }
-        Some(Place(tempfile::tempdir().unwrap()))
+        Some(Place(tempfile::tempdir().unwrap(), Connections::default()))
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -116,10 +141,16 @@ impl Place {
     pub(crate) async fn open(&self) -> Arc<Registry> {
         let mut config = RegistryConfig::new(self.path("state"), self.path("run/mounts"));
         config.sweep_every = Duration::from_millis(50);
-        let backend = Arc::new(Tmpfs { mount_dir: config.mount_dir.clone() });
+        let backend = Arc::new(Tmpfs { mount_dir: config.mount_dir.clone(), hung: self.1.clone() });
         let registry = Registry::open(config, vec![backend]).await.unwrap();
         registry.ready().await;
         registry
+    }
+
+    /// What hangs answers with an error from now on.
+    #[allow(dead_code)] // not by every test program
+    pub(crate) fn end_connections(&self) {
+        self.1.lock().clear();
     }
 
     pub(crate) fn mounts(&self) -> Vec<PathBuf> {
@@ -131,6 +162,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.1.lock().clear();
         for path in self.mounts().iter().rev() {
             let _ = host::mount::detach(path);
         }

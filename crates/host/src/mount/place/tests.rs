@@ -157,3 +157,29 @@ fn a_mount_that_was_exchanged_is_not_bound() {
         MountTable::own().unwrap().at(Path::new("/proc")).map(|e| e.device)
     );
 }
+
+#[test]
+fn a_file_system_that_hangs_or_is_dead_is_looked_at_and_taken_away_without_asking_it() {
+    let Some((ground, root)) = ground() else { return };
+    let Ok(device) = fs::File::options().read(true).write(true).open("/dev/fuse") else {
+        eprintln!("skipped: no /dev/fuse");
+        return;
+    };
+    let source = ground.other();
+    // Nobody ever reads a request from it.
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    nix::mount::mount(Some("hung"), &source, Some("fuse.volplane"), flags, Some(options.as_str())).unwrap();
+    let hung = device_at(&source).unwrap().unwrap();
+    let path = root.join("pods/a");
+    let place = Place::open(&path, Some(&root)).unwrap();
+    assert!(place.bind(&source, hung, Node::Directory, true).unwrap());
+    assert_eq!(place.find().unwrap(), Found::Mount(hung));
+    // The connection ends with its last descriptor.
+    drop(device);
+    assert_eq!(place.find().unwrap(), Found::Mount(hung));
+    assert_eq!(device_at(&source).unwrap(), Some(hung));
+    place.unmount(true).unwrap();
+    place.remove(Node::Directory).unwrap();
+    detach(&source).unwrap();
+}
