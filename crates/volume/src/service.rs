@@ -80,7 +80,13 @@ pub trait VolumeService: Send + Sync {
 
     /// Makes an unnamed volume available and records `reference`. A repeat with the same spec heals what is dead and
     /// leaves alone what works, also when the node's configuration has changed since; with another spec (or another
-    /// `read_only`) at the same target it is [`crate::FaultKind::AlreadyExists`] for FlexVolume and CSI.
+    /// `read_only`) at the same target it is [`crate::FaultKind::AlreadyExists`] for FlexVolume and CSI. A target that
+    /// another reference has, or on which something else is mounted, is that too; one that links lead to or that is not
+    /// where [`BindTarget::beneath`] says is [`crate::FaultKind::InvalidArgument`]; for [`crate::Sharing::Single`] see there.
+    ///
+    /// FlexVolume's and CSI's references bear the target's path as their `id` and are ordered by themselves: a second
+    /// request for one that is being worked on is [`crate::FaultKind::Busy`], those for other targets of the volume are not. A caller
+    /// that drops the future gets a fresh bind taken back.
     async fn acquire(
         &self,
         spec: &VolumeSpec,
@@ -90,7 +96,9 @@ pub trait VolumeService: Send + Sync {
     ) -> Result<Acquired, Fault>;
 
     /// Gives a reference back (and removes its bind mount). Of an unknown one: success. The mount itself goes when
-    /// nobody refers to it and no mount namespace shows it.
+    /// nobody refers to it and no mount namespace shows it. An unknown FlexVolume or CSI reference whose target (its
+    /// `id`) shows a file system of ours, because the journal was lost, is unmounted; what else is mounted there stays.
+    /// [`crate::FaultKind::InUse`]: a program of the host has a file of the target open.
     async fn release(&self, reference: &RefId) -> Result<(), Fault>;
 
     /// Parses options into a spec with the driver's backend.
@@ -103,8 +111,9 @@ pub trait VolumeService: Send + Sync {
         caller: &Caller,
     ) -> Result<VolumeSpec, Fault>;
 
-    /// What can be done with volumes of the driver (create, grow, snapshot, …). [`crate::FaultKind::Unsupported`] when
-    /// the daemon has no such backend.
+    /// What can be done with volumes of the driver (create, grow, snapshot, …). A driver whose backend has no volumes of
+    /// its own can make, list and delete named sets of options. [`crate::FaultKind::Unsupported`] when the daemon has no
+    /// such backend.
     fn abilities(&self, driver: Driver) -> Result<Abilities, Fault>;
 
     /// What mounts of the driver can do on this node.
@@ -114,7 +123,7 @@ pub trait VolumeService: Send + Sync {
     async fn mount_of(&self, reference: &RefId) -> Option<MountStatus>;
 
     /// How full the volume behind a reference is. [`crate::FaultKind::NotFound`] of an unknown reference;
-    /// [`crate::FaultKind::Unavailable`] when the file system gives no answer in time.
+    /// [`crate::FaultKind::Unavailable`] when the mount is dead or gives no answer in time.
     async fn stats(&self, reference: &RefId) -> Result<VolumeStats, Fault>;
 
     /// Grows the volume behind a reference on this node; answers its size in bytes.
