@@ -142,6 +142,12 @@ fn mount(environment: &Environment, driver: Driver, arguments: &[OsString]) -> R
     };
     // What is there already was not left by this call, and is not this call's to take away.
     let before = place::mounted(&mount.target);
+    if matches!(before, Ok(None)) && place::is_occupied(&mount.target) {
+        return Reply::failure(format!(
+            "{} is not empty and nothing is mounted there: somebody else's files, which are left alone",
+            mount.target
+        ));
+    }
     let request = MountRequest { driver, target: mount.target, options: mount.options };
     match mounted(&settings, &request) {
         Ok(()) => Reply::success(),

@@ -19,6 +19,11 @@ pub(crate) fn mounted(target: &str) -> io::Result<Option<String>> {
     Ok(find(&table, &real(target)))
 }
 
+/// Whether the directory, which is no mountpoint, holds anything. Kubelet makes it empty for the call.
+pub(crate) fn is_occupied(target: &str) -> bool {
+    std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// Takes away what a call has left behind that cannot end as it should: mounts of ours, also dead ones. What is not ours
 /// stays.
 pub(crate) fn clear(target: &str) -> io::Result<()> {
@@ -95,6 +100,15 @@ mod tests {
         assert_eq!(at("/var/lib/kubelet"), None);
         assert_eq!(mounted("/proc").unwrap().as_deref(), Some("proc"));
         assert_eq!(mounted("/proc/self/nowhere/at/all").unwrap(), None);
+    }
+
+    #[test]
+    fn an_empty_directory_is_not_occupied() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().to_str().unwrap();
+        assert!(!is_occupied(place) && !is_occupied("/nonexistent"));
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        assert!(is_occupied(place));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod checks;
 pub mod daemon;
 pub mod document;
 pub mod engine;
+pub mod flexvolume;
 pub mod image;
 pub mod kubernetes;
 pub mod plugin;
