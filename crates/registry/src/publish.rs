@@ -10,7 +10,7 @@
 use host::mount::place::Node;
 use tokio::time::{Instant, timeout_at};
 use volume::{
-    Acquired, BindTarget, Caller, Fault, FaultKind, Frontend, MountKey, RefId, Resolved, VolumeName,
+    Acquired, BindTarget, Caller, Fault, FaultKind, Frontend, MountKey, RefId, Resolved, Sharing, VolumeName,
     VolumeSpec,
 };
 
@@ -52,7 +52,9 @@ impl Core {
     ) -> Result<(Acquired, bool), Fault> {
         let reference = &request.reference;
         let _claim = self.claim(reference, target)?;
-        let node = if spec.is_block() { Node::File } else { Node::Directory };
+        // A staging place is a directory that kubelet has made, also for a device.
+        let is_file = spec.is_block() && target.sharing != Sharing::Staging;
+        let node = if is_file { Node::File } else { Node::Directory };
         let publication = Publication { request, target, node, volume, deadline };
         let acquired = Acquired { path: target.path.clone() };
         let before = self.held(reference).filter(|held| held.settled);

@@ -28,7 +28,8 @@ impl BindTarget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharing {
-    /// A staging place: not a use of its own.
+    /// A staging place: not a use of its own. Always a directory; of a [`Form::Block`] volume it shows the directory with the
+    /// device in it.
     Staging,
     /// Beside any others but a `Single` one.
     Shared,

@@ -91,11 +91,16 @@ async fn what_is_asked_of_a_bind_is_what_is_made() {
         form: volume::Form::Block,
         attributes: OptionMap::new(),
     });
-    story.node_publish(block, use_of("disk", "dev"), target("dev")).await.unwrap();
+    story.node_publish(block.clone(), use_of("disk", "dev"), target("dev")).await.unwrap();
     let (spot, read_only) = story.world.facts.lock().binds[1].clone();
     assert_eq!((spot.node, read_only), (host::mount::place::Node::File, true));
+    let staging = BindTarget { sharing: Sharing::Staging, ..target("stage") };
+    story.node_publish(block, use_of("disk", "stage"), staging).await.unwrap();
+    let (spot, _) = story.world.facts.lock().binds[2].clone();
+    assert_eq!(spot.node, host::mount::place::Node::Directory, "kubelet has made a directory there");
     let story = story.restart().await;
     story.registry.release(&use_of("disk", "dev")).await.unwrap();
+    story.registry.release(&use_of("disk", "stage")).await.unwrap();
     story.registry.release(&use_of("pv", "x")).await.unwrap();
     assert!(story.world.facts.lock().nodes.is_empty() && story.world.facts.lock().mounts.is_empty());
 }
