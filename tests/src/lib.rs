@@ -5,6 +5,7 @@
 
 pub mod chart;
 pub mod checks;
+pub mod csi_node;
 pub mod daemon;
 pub mod document;
 pub mod engine;

@@ -1,8 +1,9 @@
 //! `make bench`: volplane against a plain tree on ext4 and against the published crate `cvmfs`, in one run on one machine.
 //!
 //! `bench [PEER]` prints a Markdown table; progress goes to standard error. `BENCH_QUICK=1` takes small sizes, to
-//! try the benchmark itself. Every row is measured several times and the best is taken: other load can only make it worse.
+//! try the benchmark itself; `BENCH_ONLY=frontends` the rows of Docker and Kubernetes alone. Every row is measured several times and the best is taken: other load can only make it worse.
 
+mod kubelet;
 mod own;
 mod rows;
 mod subject;
@@ -88,13 +89,21 @@ fn compare(peer: Option<PathBuf>) -> Result<(), String> {
     };
 
     let mut bench = rows::Bench { names, sizes };
+    let volplane = Volplane(&repository);
+    if std::env::var("BENCH_ONLY").is_ok_and(|part| part == "frontends") {
+        let mut ours = own::docker_alone(&bench, &volplane)?;
+        ours.extend(kubelet::measure(&bench, &volplane)?);
+        let rows = rows::rows(&ours, &rows::Figures::new(), &rows::Figures::new(), sizes);
+        print!("{}", table::markdown(&rows.into_iter().filter(|row| row.ours.is_some()).collect::<Vec<_>>()));
+        return Ok(());
+    }
     note("ext4");
     let plain = bench.cached(&Plain(&repository))?;
     note("volplane");
-    let volplane = Volplane(&repository);
     let mut ours = bench.cold(&volplane)?;
     ours.extend(bench.cached(&volplane)?);
     ours.extend(own::measure(&bench, &volplane, &site)?);
+    ours.extend(kubelet::measure(&bench, &volplane)?);
     let theirs = peer.map_or_else(rows::Figures::new, |program| {
         note("crate cvmfs");
         // Once: it takes minutes for what the others do in seconds.

@@ -28,6 +28,14 @@ pub(crate) fn measure(bench: &Bench, volplane: &Volplane<'_>, site: &Site) -> Re
     outcome.map(|()| figures)
 }
 
+/// The Docker socket's rows alone.
+pub(crate) fn docker_alone(bench: &Bench, volplane: &Volplane<'_>) -> Result<Figures, String> {
+    let mut figures = Figures::new();
+    let mut outcome = Ok(());
+    volplane.with_daemon(&mut |scene, _| outcome = docker(bench, scene, &mut figures));
+    outcome.map(|()| figures)
+}
+
 /// Megabytes (10^6 bytes) that `/proc/PID/status` gives in KiB.
 fn megabytes(pid: u32, name: &str) -> Result<f64, String> {
     of_process(pid, name)

@@ -166,6 +166,33 @@ pub(crate) fn rows(ours: &Figures, plain: &Figures, peer: &Figures, sizes: Sizes
             Goal::AtMost(100.0),
         ),
         row(
+            "flexvolume-mount",
+            "FlexVolume `mount` of an attached volume, with exec".into(),
+            "ms",
+            Goal::AtMost(10.0),
+        ),
+        row("flexvolume-unmount", "its `unmount`".into(), "ms", Goal::None),
+        row(
+            "csi-attach",
+            "CSI `NodeStageVolume` that attaches a cached repository".into(),
+            "ms",
+            Goal::AtMost(100.0),
+        ),
+        row("csi-publish", "CSI `NodePublishVolume` of an attached volume".into(), "ms", Goal::AtMost(10.0)),
+        row(
+            "csi-crowd-stage",
+            "50 `NodeStageVolume` at once, each a mount of its own".into(),
+            "s",
+            Goal::None,
+        ),
+        row(
+            "csi-crowd-publish",
+            "500 `NodePublishVolume` at once of these 50 volumes".into(),
+            "s",
+            Goal::AtMost(2.0),
+        ),
+        row("csi-crowd-unpublish", "500 `NodeUnpublishVolume` at once".into(), "s", Goal::None),
+        row(
             "opens",
             format!("{opens} opens at a server that says nothing: in flight"),
             "",

@@ -53,9 +53,20 @@ pub(crate) struct Volplane<'a>(pub(crate) &'a Repository);
 impl Volplane<'_> {
     /// A daemon of its own with an empty cache.
     pub(crate) fn with_daemon(&self, work: &mut dyn FnMut(&Scene, &Daemon<'_>)) {
+        self.with_settings(&|_| Vec::new(), work);
+    }
+
+    /// The same with further arguments of `volplane serve`.
+    pub(crate) fn with_settings(
+        &self,
+        arguments: &dyn Fn(&Scene) -> Vec<String>,
+        work: &mut dyn FnMut(&Scene, &Daemon<'_>),
+    ) {
         let scene = Scene::new();
         scene.configure(REPO, &self.0.url, &self.0.key, "");
-        let daemon = Daemon::start(&scene);
+        let arguments = arguments(&scene);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let daemon = Daemon::start_with(&scene, &arguments);
         work(&scene, &daemon);
         drop(daemon);
         self.0.used.borrow_mut().push(scene);
