@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use host::inherited::InheritedFd;
-use volume::{Driver, MountKey, Survivor};
+use volume::{Driver, Survivor};
 
 use crate::fdstore::FdStore;
 use crate::keeper::{Mount, clean_away};
@@ -17,10 +17,10 @@ use crate::worker::Worker;
 /// Adopts every recorded mount: its worker if that lives, else its connection if the store has it; else the dead mount
 /// is cleaned away.
 pub(crate) fn adopt_all(pool: &Pool, inherited: Vec<InheritedFd>) -> io::Result<Vec<(Driver, Survivor)>> {
-    let mut stored: HashMap<MountKey, OwnedFd> = HashMap::new();
+    let mut stored: HashMap<String, OwnedFd> = HashMap::new();
     for InheritedFd { name, fd } in inherited {
-        match FdStore::key_of(&name) {
-            Some(key) => drop(stored.insert(key, fd)),
+        match FdStore::label_of(&name) {
+            Some(label) => drop(stored.insert(label.to_owned(), fd)),
             None => tracing::warn!(name, "an inherited fd has a name that means nothing here; it is closed"),
         }
     }
@@ -30,20 +30,21 @@ pub(crate) fn adopt_all(pool: &Pool, inherited: Vec<InheritedFd>) -> io::Result<
         let adoptions: Vec<_> = recorded
             .into_iter()
             .map(|recorded| {
-                let fd = stored.remove(&recorded.request.key);
+                let fd = stored.remove(&recorded.place.label(&recorded.request.key));
                 scope.spawn(move || adopt_one(pool, recorded, fd))
             })
             .collect();
-        adoptions.into_iter().filter_map(|adoption| adoption.join().ok()).collect()
+        adoptions.into_iter().filter_map(|adoption| adoption.join().ok().flatten()).collect()
     });
-    for key in stored.keys() {
-        tracing::info!(%key, "a stored connection has no record; it is closed");
-        pool.house().store.remove(key);
+    for label in stored.keys() {
+        tracing::info!(label, "a stored connection has no record; it is closed");
+        pool.house().store.remove(label);
     }
     Ok(survivors)
 }
 
-fn adopt_one(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> (Driver, Survivor) {
+/// `None`: nothing that the registry would know, as the mount is released.
+fn adopt_one(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> Option<(Driver, Survivor)> {
     let (place, request) = (recorded.place.clone(), &recorded.request);
     let (key, driver, mountpoint) = (request.key.clone(), request.driver, request.mountpoint.clone());
     let alive = match take_over(pool, recorded, stored) {
@@ -54,13 +55,15 @@ fn adopt_one(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> (Drive
         Err(why) => {
             tracing::warn!(%key, why, mountpoint = %mountpoint.display(),
                 "a mount did not outlive the daemon; it is cleaned away and made anew at its next use");
-            pool.house().store.remove(&key);
-            clean_away(&mountpoint);
+            pool.house().store.remove(&place.label(&key));
+            if !place.is_released() {
+                clean_away(&mountpoint);
+            }
             place.remove();
             false
         }
     };
-    (driver, Survivor { key, mountpoint, alive })
+    (!place.is_released()).then_some((driver, Survivor { key, mountpoint, alive }))
 }
 
 fn take_over(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> Result<&'static str, String> {
@@ -86,7 +89,7 @@ fn take_over(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> Result
     let (mut keeper, handle) = pool.keeper(place, request).map_err(|fault| fault.to_string())?;
     keeper.token = token;
     if !was_stored {
-        keeper.house.store.store(&keeper.request.key, connection.as_fd());
+        keeper.house.store.store(&keeper.label(), connection.as_fd());
     }
     let mut worker = worker;
     if let Some(worker) = &mut worker {

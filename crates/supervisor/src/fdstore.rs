@@ -35,19 +35,21 @@ impl FdStore {
         Ok(FdStore { address })
     }
 
-    /// Stores a duplicate of `fd` for `key`. Replaces none: names may repeat, so remove first.
-    pub(crate) fn store(&self, key: &MountKey, fd: BorrowedFd<'_>) {
-        self.notify(&format!("FDSTORE=1\nFDNAME={PREFIX}{key}"), Some(fd));
+    /// Stores a duplicate of `fd` under a label ([`crate::place::Place::label`]). Replaces none: names may repeat, so
+    /// remove first.
+    pub(crate) fn store(&self, label: &str, fd: BorrowedFd<'_>) {
+        self.notify(&format!("FDSTORE=1\nFDNAME={PREFIX}{label}"), Some(fd));
     }
 
-    /// Drops what is stored for `key`.
-    pub(crate) fn remove(&self, key: &MountKey) {
-        self.notify(&format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{key}"), None);
+    /// Drops what is stored under `label`.
+    pub(crate) fn remove(&self, label: &str) {
+        self.notify(&format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{label}"), None);
     }
 
-    /// The key whose connection is stored under `name`; `None` if the name is none of ours.
-    pub(crate) fn key_of(name: &str) -> Option<MountKey> {
-        MountKey::new(name.strip_prefix(PREFIX)?)
+    /// The label of the connection that is stored under `name`; `None` if the name is none of ours.
+    pub(crate) fn label_of(name: &str) -> Option<&str> {
+        let label = name.strip_prefix(PREFIX)?;
+        MountKey::new(label.trim_start_matches('~')).map(|_| label)
     }
 
     fn notify(&self, text: &str, fd: Option<BorrowedFd<'_>>) {
@@ -79,10 +81,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lead_back_to_keys() {
+    fn names_lead_back_to_labels() {
         let key = MountKey::new("cms.cern.ch@v1+3f").unwrap();
-        assert_eq!(FdStore::key_of(&format!("{PREFIX}{key}")), Some(key));
-        assert_eq!(FdStore::key_of("docker"), None);
-        assert_eq!(FdStore::key_of("mount-../x"), None);
+        assert_eq!(FdStore::label_of(&format!("{PREFIX}{key}")), Some(key.as_str()));
+        assert_eq!(FdStore::label_of("mount-~18a-1-0"), Some("~18a-1-0"));
+        assert_eq!(FdStore::label_of("docker"), None);
+        assert_eq!(FdStore::label_of("mount-../x"), None);
     }
 }

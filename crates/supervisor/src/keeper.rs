@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use volume::{Fault, FaultKind, LaunchRequest, Launched, WorkerReport};
 
 use crate::crash::{CrashRecord, Verdict};
+use crate::entries::Entry;
 use crate::house::House;
 use crate::link;
 use crate::nursery::NurseryLink;
@@ -50,6 +51,8 @@ pub(crate) struct View {
     pub(crate) report: WorkerReport,
     /// Set when the mount was given up.
     pub(crate) given_up: Option<Fault>,
+    /// When it was released, if it was: see [`crate::released`].
+    pub(crate) released: Option<String>,
 }
 
 /// The keeper's thread-local state.
@@ -63,6 +66,8 @@ pub(crate) struct Keeper {
     pub(crate) crashes: CrashRecord,
     /// The nursery's name for the newest worker, by which the next one inherits.
     pub(crate) token: Option<String>,
+    /// Its own place among the mounts of the pool.
+    pub(crate) entry: Entry,
 }
 
 /// A mount with its connection.
@@ -101,7 +106,7 @@ impl Keeper {
             worker.end();
             return Err(error.into_fault(&self.request));
         }
-        self.house.store.store(&self.request.key, connection.as_fd());
+        self.house.store.store(&self.label(), connection.as_fd());
         Ok((worker, Mount { connection, state }))
     }
 
@@ -148,6 +153,10 @@ impl Keeper {
                     Err(Waited::Gone) => return self.forget(),
                     Err(Waited::PoolGone) => return,
                     Err(Waited::Stop(reply)) => match self.unmount() {
+                        Ok(()) if self.release(&mount) => {
+                            let _ = reply.send(Ok(()));
+                            continue;
+                        }
                         Ok(()) => {
                             self.finish(None, mount);
                             let _ = reply.send(Ok(()));
@@ -179,9 +188,18 @@ impl Keeper {
                         }
                     }
                 }
+                // It came twice: the mountpoint may belong to another mount by now.
+                Event::Stop(reply) if self.place.is_released() => {
+                    let _ = reply.send(Ok(()));
+                    current = Some(watch.into_worker());
+                }
                 Event::Stop(reply) => {
                     let worker = watch.into_worker();
                     match self.unmount() {
+                        Ok(()) if self.release(&mount) => {
+                            let _ = reply.send(Ok(()));
+                            current = Some(worker);
+                        }
                         Ok(()) => {
                             self.finish(Some(worker), mount);
                             // Nobody may wait for the answer any more.
@@ -293,7 +311,12 @@ impl Keeper {
             view.report.last_error = Some(format!("{}: {}", crate::clock::utc_now(), fault.detail));
             view.given_up = Some(fault.clone());
         }
-        self.house.store.remove(&self.request.key);
+        self.house.store.remove(&self.label());
+        if self.place.is_released() {
+            // Another mount may be at the mountpoint, and nobody will ask for this one to be taken away.
+            mounted::abort(mount.connection.device_number());
+            return self.place.remove();
+        }
         mounted::abort(
             mount.connection.device_number().or_else(|| mounted::device_at(&self.request.mountpoint)),
         );
@@ -332,7 +355,7 @@ impl Keeper {
 
     /// After the unmount: the worker notices and ends by itself; one that does not is ended.
     fn finish(&self, worker: Option<Worker>, mount: Mount) {
-        self.house.store.remove(&self.request.key);
+        self.house.store.remove(&self.label());
         if let Some(worker) = worker {
             if !worker.process.has_ended(Duration::from_secs(3)) {
                 tracing::warn!(key = %self.request.key, pid = worker.process.pid(),
@@ -346,7 +369,7 @@ impl Keeper {
 
     /// The mount has gone without us.
     fn forget(&self) {
-        self.house.store.remove(&self.request.key);
+        self.house.store.remove(&self.label());
         self.place.remove();
     }
 

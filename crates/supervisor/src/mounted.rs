@@ -2,8 +2,10 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use host::MountTable;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 /// The type of our mounts in mount tables.
@@ -11,10 +13,23 @@ const FS_TYPE: &str = "fuse.volplane";
 
 /// Whether the kernel has closed the connection: unmounted everywhere, or aborted.
 pub(crate) fn is_gone(connection: &fuse::Connection) -> bool {
-    let mut polled = [PollFd::new(connection.as_fd(), PollFlags::empty())];
-    match nix::poll::poll(&mut polled, PollTimeout::ZERO) {
-        Ok(_) => polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)),
-        Err(_) => false,
+    is_gone_within(connection, Duration::ZERO)
+}
+
+/// The same, waiting for it.
+pub(crate) fn is_gone_within(connection: &fuse::Connection, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut polled = [PollFd::new(connection.as_fd(), PollFlags::empty())];
+        match nix::poll::poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Err(Errno::EINTR) => {}
+            Ok(ready) => {
+                let over = |events: PollFlags| events.contains(PollFlags::POLLERR);
+                return ready > 0 && polled[0].revents().is_some_and(over);
+            }
+            Err(_) => return false,
+        }
     }
 }
 

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 use volume::{LaunchRequest, MountKey};
 
+use crate::nursery::fresh_token;
 use crate::protocol::REQUEST_LIMIT;
 
 /// Longest key that is used as a file name as it is; with a suffix it fits a socket address.
 const PLAIN_KEY: usize = 60;
+
+/// What the names of files of released mounts begin with; no key does.
+const RELEASED: &str = "~";
 
 /// Where the files of one mount are.
 #[derive(Debug, Clone)]
@@ -41,6 +45,36 @@ impl Place {
             format!("{}~{:016x}", &key[..PLAIN_KEY - 17], fnv1a(key.as_bytes()))
         };
         Place { directory: directory.to_owned(), stem }
+    }
+
+    /// Whether the mount is released: see [`crate::released`].
+    pub(crate) fn is_released(&self) -> bool {
+        self.stem.starts_with(RELEASED)
+    }
+
+    /// The name of the mount's connection where descriptors are kept.
+    pub(crate) fn label(&self, key: &MountKey) -> String {
+        if self.is_released() { self.stem.clone() } else { key.as_str().to_owned() }
+    }
+
+    /// Moves the files of the mount aside: its key is free for another mount. A socket is known by its inode, so who
+    /// listens on it and who is connected notices nothing.
+    pub(crate) fn release(&self, request: &LaunchRequest, token: Option<&str>) -> io::Result<Place> {
+        let aside = Place { directory: self.directory.clone(), stem: format!("{RELEASED}{}", fresh_token()) };
+        // The record first: a mount that is recorded twice is found twice, one that is recorded nowhere is lost.
+        aside.write_record(request, token)?;
+        for suffix in ["state", "sock"] {
+            match std::fs::rename(self.path(suffix), aside.path(suffix)) {
+                // A mount that waits for its next worker has no socket.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    aside.remove();
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        self.remove();
+        Ok(aside)
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -110,7 +144,13 @@ pub(crate) fn recorded(directory: &Path) -> io::Result<Vec<Recorded>> {
         }
         match read_record(&path) {
             Ok(Record { request, token, .. }) => {
-                found.push(Recorded { place: Place::of(directory, &request.key), request, token });
+                let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+                let place = if stem.starts_with(RELEASED) {
+                    Place { directory: directory.to_owned(), stem: stem.to_owned() }
+                } else {
+                    Place::of(directory, &request.key)
+                };
+                found.push(Recorded { place, request, token });
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "a record of a mount cannot be read");

@@ -1,10 +1,9 @@
 //! All mounts of this daemon.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,17 +11,18 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use volume::{
-    Driver, Fault, FaultKind, LaunchRequest, Launched, MountKey, Survivor, WorkerPool, WorkerReport,
+    Driver, Fault, FaultKind, LaunchRequest, Launched, MountKey, Released, Survivor, WorkerPool, WorkerReport,
 };
 
 use crate::crash::CrashRecord;
+use crate::entries::{Entries, Entry, Handle};
 use crate::fdstore::FdStore;
 use crate::house::House;
 use crate::keeper::{Command, Keeper, Mount, View, clean_away};
 use crate::origin::Origin;
 use crate::place::Place;
 use crate::worker::Worker;
-use crate::{Limits, Program, WorkerUser, adopt};
+use crate::{Limits, Program, WorkerUser, adopt, clock};
 
 /// How long a report may keep its reader.
 const REPORT_PATIENCE: Duration = Duration::from_millis(700);
@@ -48,24 +48,8 @@ pub struct PoolConfig {
 /// Implements [`WorkerPool`] with one worker process and one watching thread per mount.
 pub struct Pool {
     house: Arc<House>,
-    handles: Arc<Mutex<HashMap<MountKey, Handle>>>,
+    entries: Arc<Mutex<Entries>>,
     survivors: watch::Sender<Option<Vec<(Driver, Survivor)>>>,
-}
-
-/// The pool's end of a keeper.
-#[derive(Clone)]
-pub(crate) struct Handle {
-    commands: Sender<Command>,
-    wake: Arc<EventFd>,
-    view: Arc<Mutex<View>>,
-}
-
-impl Handle {
-    fn send(&self, command: Command) {
-        // A keeper that has ended drops the command, and whoever waits for the answer sees that.
-        let _ = self.commands.send(command);
-        let _ = self.wake.write(1);
-    }
 }
 
 impl Pool {
@@ -89,7 +73,7 @@ impl Pool {
         origin.make_ready(config.user);
         let house = Arc::new(House { directory: directory.clone(), origin, limits: config.limits, store });
         let survivors = watch::Sender::new(None);
-        let pool = Arc::new(Pool { house, handles: Arc::default(), survivors });
+        let pool = Arc::new(Pool { house, entries: Arc::default(), survivors });
         let adopting = Arc::clone(&pool);
         let adopt = move || {
             let survivors = adopt::adopt_all(&adopting, inherited).unwrap_or_else(|error| {
@@ -117,17 +101,20 @@ impl Pool {
         })?;
         let wake = Arc::new(wake);
         let (commands, receiver) = mpsc::channel();
-        let view = Arc::new(Mutex::new(View::default()));
+        let released = place.is_released().then(clock::utc_now);
+        let view = Arc::new(Mutex::new(View { released, ..View::default() }));
+        let key = request.key.clone();
         let handle = Handle { commands, wake: Arc::clone(&wake), view: Arc::clone(&view) };
         let keeper = Keeper {
             house: Arc::clone(&self.house),
             place,
             request,
-            view,
+            view: Arc::clone(&view),
             commands: receiver,
             wake,
             crashes: CrashRecord::default(),
             token: None,
+            entry: Entry { entries: Arc::downgrade(&self.entries), key, view },
         };
         Ok((keeper, handle))
     }
@@ -141,21 +128,20 @@ impl Pool {
         mount: Mount,
     ) -> Result<(), Fault> {
         let key = keeper.request.key.clone();
-        self.handles.lock().insert(key.clone(), handle.clone());
-        let entry = self.entry(&key, &handle);
-        drop(handle);
+        let entry = keeper.entry.clone();
+        if keeper.place.is_released() {
+            self.entries.lock().released.push((key.clone(), handle));
+        } else {
+            self.entries.lock().live.insert(key.clone(), handle);
+        }
         start_thread(&key, move || {
             keeper.keep(worker, mount);
             entry.remove();
         })
     }
 
-    fn entry(&self, key: &MountKey, handle: &Handle) -> Entry {
-        Entry { handles: Arc::downgrade(&self.handles), key: key.clone(), view: Arc::clone(&handle.view) }
-    }
-
     fn handle(&self, key: &MountKey) -> Option<Handle> {
-        self.handles.lock().get(key).cloned()
+        self.entries.lock().live.get(key).cloned()
     }
 }
 
@@ -168,31 +154,14 @@ fn start_thread(key: &MountKey, life: impl FnOnce() + Send + 'static) -> Result<
         .map_err(|error| Fault::new(FaultKind::ResourceExhausted, "watch", key.as_str(), error.to_string()))
 }
 
-/// A keeper's way back to its own entry. It owns no sender: the keeper must see the pool's end as a closed channel.
-struct Entry {
-    handles: Weak<Mutex<HashMap<MountKey, Handle>>>,
-    key: MountKey,
-    view: Arc<Mutex<View>>,
-}
-
-impl Entry {
-    fn remove(&self) {
-        let Some(handles) = self.handles.upgrade() else { return };
-        let mut handles = handles.lock();
-        if handles.get(&self.key).is_some_and(|current| Arc::ptr_eq(&current.view, &self.view)) {
-            handles.remove(&self.key);
-        }
-    }
-}
-
 #[async_trait]
 impl WorkerPool for Pool {
     async fn launch(&self, request: LaunchRequest) -> Result<Launched, Fault> {
         let key = request.key.clone();
         let (mut keeper, handle) = self.keeper(Place::of(&self.house.directory, &key), request)?;
         {
-            let mut handles = self.handles.lock();
-            if let Some(current) = handles.get(&key) {
+            let live = &mut self.entries.lock().live;
+            if let Some(current) = live.get(&key) {
                 let given_up = current.view.lock().given_up.is_some();
                 let detail = if given_up {
                     "the given-up mount must be stopped first"
@@ -201,10 +170,11 @@ impl WorkerPool for Pool {
                 };
                 return Err(Fault::new(FaultKind::Busy, "launch worker", key.as_str(), detail));
             }
-            handles.insert(key.clone(), handle.clone());
+            live.insert(key.clone(), handle);
         }
         let (answer, answered) = oneshot::channel();
-        let entry = self.entry(&key, &handle);
+        let entry = keeper.entry.clone();
+        let unstarted = entry.clone();
         let started = start_thread(&key, move || match keeper.launch() {
             Ok((mut worker, mount)) => {
                 let launched = keeper.first_report(&mut worker);
@@ -223,10 +193,9 @@ impl WorkerPool for Pool {
             }
         });
         if let Err(fault) = started {
-            self.entry(&key, &handle).remove();
+            unstarted.remove();
             return Err(fault);
         }
-        drop(handle);
         answered.await.unwrap_or_else(|_| {
             Err(Fault::new(
                 FaultKind::Internal,
@@ -275,7 +244,11 @@ impl WorkerPool for Pool {
             if let Ok(Err(fault)) = answer.await {
                 return Err(fault);
             }
-            self.entry(key, &handle).remove();
+            // It removes itself as well, but perhaps only after this answer.
+            let live = &mut self.entries.lock().live;
+            if live.get(key).is_some_and(|current| Arc::ptr_eq(&current.view, &handle.view)) {
+                live.remove(key);
+            }
         }
         let mountpoint = mountpoint.to_owned();
         let cleaned = tokio::task::spawn_blocking(move || clean_away(&mountpoint)).await;
@@ -287,5 +260,20 @@ impl WorkerPool for Pool {
         let Ok(survivors) = receiver.wait_for(Option::is_some).await else { return Vec::new() };
         let of_driver = survivors.iter().flatten().filter(|(of, _)| *of == driver);
         of_driver.map(|(_, survivor)| survivor.clone()).collect()
+    }
+
+    async fn released(&self) -> Vec<Released> {
+        let handles = self.entries.lock().released.clone();
+        let show = |(key, handle): (MountKey, Handle)| {
+            let view = handle.view.lock();
+            Released {
+                key,
+                since: view.released.clone().unwrap_or_default(),
+                worker_pid: (view.report.pid != 0).then_some(view.report.pid),
+                restarts: view.report.restarts,
+                trouble: view.report.trouble.clone(),
+            }
+        };
+        handles.into_iter().map(show).collect()
     }
 }

@@ -41,4 +41,4 @@ pub use snapshot::{
 pub use spec::{CvmfsAllSpec, CvmfsSpec, Driver, MountKey, RbdSpec, Revision, UnknownDriver, VolumeSpec};
 pub use status::{MountState, MountStatus, Sample};
 pub use target::{BindTarget, DEVICE_NODE, Form, Sharing};
-pub use worker::{LaunchRequest, Launched, WorkerPool, WorkerReport};
+pub use worker::{LaunchRequest, Launched, Released, WorkerPool, WorkerReport};

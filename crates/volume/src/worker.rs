@@ -59,6 +59,21 @@ pub struct WorkerReport {
     pub samples: Vec<Sample>,
 }
 
+/// A mount that was taken down here while another mount namespace still holds it; its worker serves on.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Released {
+    /// The identity that it had; another mount may have it now.
+    pub key: MountKey,
+    /// When it was taken down, or found by this daemon: `2026-01-02T03:04:05Z`.
+    pub since: String,
+    /// Process that serves it, if one runs.
+    pub worker_pid: Option<i32>,
+    /// How often a worker was started again for it.
+    pub restarts: u64,
+    /// What is wrong, if anything is.
+    pub trouble: Option<String>,
+}
+
 /// Worker processes that serve FUSE mounts and outlive the daemon. Implemented by `supervisor`.
 #[async_trait]
 pub trait WorkerPool: Send + Sync {
@@ -73,9 +88,15 @@ pub trait WorkerPool: Send + Sync {
     async fn refresh(&self, key: &MountKey) -> Result<(), Fault>;
 
     /// Unmounts and ends the worker. [`crate::FaultKind::InUse`] when the kernel says busy. Of what is not there: success.
-    /// A dead mount at `mountpoint` is cleaned away.
+    /// A dead mount at `mountpoint` is cleaned away. While another mount namespace holds the file system the worker goes
+    /// on ([`WorkerPool::released`]); the key is free all the same.
     async fn stop(&self, key: &MountKey, mountpoint: &Path) -> Result<(), Fault>;
 
     /// Adopts the workers and fds that outlived the daemon's last life; finds dead mounts of ours.
     async fn survivors(&self, driver: Driver) -> Vec<Survivor>;
+
+    /// Mounts that were stopped but are still held elsewhere. A pool that has no such mounts has none.
+    async fn released(&self) -> Vec<Released> {
+        Vec::new()
+    }
 }

@@ -42,6 +42,13 @@ pub(crate) fn status(daemon: &cli::Daemon, json: bool) -> Result<(), ClientError
             println!("    {name}: {value}");
         }
     }
+    for mount in &status.released {
+        println!("{}  released  {}", mount.key, mount.trouble.as_deref().unwrap_or("healthy"));
+        println!("    taken down at {}, but a mount namespace elsewhere still holds it", mount.since);
+        if let Some(pid) = mount.worker_pid {
+            println!("    served by process {pid}, started again {} times", mount.restarts);
+        }
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use flexvolume::{MountRequest, UnmountRequest};
 use serde::{Deserialize, Serialize};
-use volume::{Fault, MountStatus, OptionMap, VolumeInfo};
+use volume::{Fault, MountStatus, OptionMap, Released, VolumeInfo};
 
 /// Most bytes of a message.
 pub(crate) const LIMIT: usize = 1 << 20;
@@ -80,6 +80,9 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     /// All mounts, by key.
     pub(crate) mounts: Vec<MountStatus>,
+    /// Mounts that were taken down but are still held by a mount namespace elsewhere.
+    #[serde(default)]
+    pub(crate) released: Vec<Released>,
 }
 
 /// One volume, as `volume ls` and `volume inspect` show it.

@@ -183,6 +183,7 @@ async fn answer(request: Request, parts: &Parts) -> Result<serde_json::Value, Fa
             version: version(),
             pid: std::process::id(),
             mounts: fresh(service.mounts().await, &parts.pool).await,
+            released: parts.pool.released().await,
         })),
         Request::Mount { name, options, target } => value(mount(service, &name, &options, target).await),
         Request::Umount { target } => value(umount(service, &target).await),

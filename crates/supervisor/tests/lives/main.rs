@@ -5,9 +5,11 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used)] // one test binary, read by its authors
 
+mod container;
 mod ground;
 mod memory;
 mod nurseries;
+mod releases;
 mod stories;
 
 use std::sync::Arc;
@@ -31,7 +33,7 @@ fn main() {
 }
 
 fn all() -> impl Iterator<Item = &'static (&'static str, fn())> {
-    stories::ALL.iter().chain(nurseries::ALL)
+    stories::ALL.iter().chain(nurseries::ALL).chain(releases::ALL)
 }
 
 /// The stories whose name contains the first argument that is no option.

@@ -1,7 +1,7 @@
 //! Daemon and nursery as two containers: PID and mount namespaces of their own, and directories that both see.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use serde_json::json;
 use supervisor::{NurseryConfig, Pool, WorkerUser};
 use volume::{Driver, FaultKind, WorkerPool, WorkerReport};
 
+use crate::container::Container;
 use crate::ground::{Ground, exists, is_alive, kill, right_content, status_line, wait_for};
 use crate::stories::{self, worker_of};
 
@@ -43,68 +44,6 @@ pub fn nursery_main(arguments: &[String]) {
 
 /// The user that the container of a nursery runs as.
 const USER: u32 = 61_007;
-
-/// A process with everything below it in namespaces of its own, as in a container: killing it kills all.
-struct Container {
-    outer: Child,
-}
-
-impl Container {
-    fn start(propagation: &str, script: &str) -> Container {
-        let mut command = Command::new("unshare");
-        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", propagation]);
-        let outer = command.args(["sh", "-ec", script]).stdin(Stdio::null()).spawn().unwrap();
-        Container { outer }
-    }
-
-    /// The first process of its PID namespace, by its number here.
-    fn first(&self) -> Option<i32> {
-        let pid = self.outer.id();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-        children.split_whitespace().next()?.parse().ok()
-    }
-
-    /// The number here of a process with that number there.
-    fn outside(&self, inside: i32) -> i32 {
-        let own = namespace(self.first().unwrap());
-        let mut pids = std::fs::read_dir("/proc")
-            .unwrap()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-        let found = pids.find(|pid| {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-            let inner = inner.and_then(|line| line.split_whitespace().last()?.parse::<i32>().ok());
-            inner == Some(inside) && namespace(*pid) == own
-        });
-        found.unwrap_or_else(|| panic!("no process {inside} in the container"))
-    }
-
-    /// Waits for its own end.
-    fn ended_well(&mut self) {
-        let ended = wait_for("the container's end", || self.outer.try_wait().unwrap());
-        assert!(ended.success());
-    }
-
-    fn kill(&mut self) {
-        // Not the outer one: what it has forked would stay.
-        if let Some(first) = self.first() {
-            kill(first);
-        }
-        self.outer.wait().unwrap();
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        if self.outer.try_wait().is_ok_and(|ended| ended.is_none()) {
-            self.kill();
-        }
-    }
-}
-
-fn namespace(pid: i32) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
-}
 
 /// A ground whose mounts reach other mount namespaces, and a place for the nursery's socket.
 fn shared_ground() -> Ground {

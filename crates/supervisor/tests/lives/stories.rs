@@ -265,7 +265,8 @@ pub fn worker_of(ground: &Ground) -> i32 {
     std::fs::read_to_string(ground.path("ready")).unwrap().trim().parse().unwrap()
 }
 
-/// `daemon DIRECTORY PAYLOAD [NURSERY]`: launches the mount, writes its pid to `ready`, and waits to be killed.
+/// `daemon DIRECTORY PAYLOAD [NURSERY]`: launches the mount, writes its pid to `ready`, takes the mount down when
+/// there is a file `stop`, and waits to be killed.
 pub fn daemon_main(arguments: &[String]) {
     let mut ground = Ground::new();
     let own = std::mem::replace(&mut ground.directory, tempfile::TempDir::with_prefix("unused").unwrap());
@@ -283,6 +284,11 @@ pub fn daemon_main(arguments: &[String]) {
     let launched = ground.runtime.block_on(pool.launch(request)).unwrap();
     std::fs::write(at("ready.new"), launched.report.pid.to_string()).unwrap();
     std::fs::rename(at("ready.new"), at("ready")).unwrap();
+    while !exists(&at("stop")) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    ground.runtime.block_on(pool.stop(&Ground::key(), &at("mnt"))).unwrap();
+    std::fs::write(at("stopped"), "").unwrap();
     loop {
         std::thread::park();
     }
