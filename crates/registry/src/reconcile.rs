@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use tokio::time::timeout;
-use volume::{Driver, Frontend, MountKey, MountState, RefId, Survivor};
+use volume::{Driver, MountKey, MountState, RefId, Survivor};
 
 use crate::bind::FS_TYPE;
 use crate::core::Core;
@@ -145,7 +145,7 @@ impl Core {
             }
             LetGo::Failed(_) => self.sweep_soon.notify_one(),
         }
-        if self.tables.lock().mounts.get(key).is_some_and(|mount| mount.has_reference_of(Frontend::Podman)) {
+        if self.tables.lock().mounts.get(key).is_some_and(crate::table::Mount::is_counted_on) {
             // The sweeper makes it again if it is not live.
             self.sweep_soon.notify_one();
         }

@@ -58,16 +58,12 @@ impl Core {
         self.settle(key).await?;
         self.forget_references(key, now).await?;
         let (unused, lingers, heal) = {
-            let tables = self.tables.lock();
-            let Some(mount) = tables.mounts.get(key) else { return Ok(()) };
+            let mut tables = self.tables.lock();
+            let Some(mount) = tables.mounts.get_mut(key) else { return Ok(()) };
             let lingers = mount.linger_until.is_some_and(|until| now < until);
-            // Podman keeps its count over everything and would use the path without asking.
             let dead = matches!(mount.row.state, MountState::Absent | MountState::Stale);
-            let heal = if dead && mount.has_reference_of(Frontend::Podman) {
-                mount.row.resolved.clone()
-            } else {
-                None
-            };
+            let heal = dead && mount.is_counted_on() && mount.may_heal(now);
+            let heal = mount.row.resolved.clone().filter(|_| heal);
             (mount.references.is_empty(), lingers, heal)
         };
         if unused && !lingers {
@@ -77,7 +73,7 @@ impl Core {
             return Ok(());
         }
         if let Some(resolved) = heal {
-            tracing::info!(%key, "Podman counts on the mount, which is not there; it is made again");
+            tracing::info!(%key, "somebody counts on the mount, which is not there; it is made again");
             let clock = Instant::now();
             if let Err(fault) = self.make_live(&resolved, clock, clock + self.config.acquire).await {
                 self.remember(key, &fault.to_string());

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use host::DeviceId;
 use host::mount::place::Node;
@@ -106,6 +107,8 @@ pub(crate) struct Mount {
     pub(crate) references: BTreeMap<RefId, Reference>,
     /// Requests that bind it just now, without its guard: it is not taken down for want of references meanwhile.
     pub(crate) holds: usize,
+    /// Attempts to make it again without a request, and when the newest was.
+    pub(crate) healing: Option<(u32, Instant)>,
     /// When the newest look began that found it alive.
     pub(crate) looked: Option<Instant>,
     /// A namespace showed it when it was last asked.
@@ -225,6 +228,7 @@ impl Mount {
             row,
             references: BTreeMap::new(),
             holds: 0,
+            healing: None,
             looked: None,
             seen: false,
             last_seen: None,
@@ -234,7 +238,55 @@ impl Mount {
         }
     }
 
-    pub(crate) fn has_reference_of(&self, frontend: Frontend) -> bool {
-        self.references.keys().any(|id| id.frontend == frontend)
+    /// Whether it is time for another attempt to make it again without a request; if so, it is counted. What dies again and
+    /// again is left alone for longer and longer, up to ten minutes.
+    pub(crate) fn may_heal(&mut self, now: Instant) -> bool {
+        const LONGEST: Duration = Duration::from_secs(600);
+        let tries = match self.healing {
+            None => 0,
+            Some((tries, last)) => {
+                let since = now.saturating_duration_since(last);
+                let pause = Duration::from_secs(5 << tries.min(7)).min(LONGEST);
+                match () {
+                    () if since < pause => return false,
+                    () if since > 2 * LONGEST => 0,
+                    () => tries,
+                }
+            }
+        };
+        self.healing = Some((tries + 1, now));
+        true
+    }
+
+    /// Whether somebody uses it without asking again. Podman keeps its count over everything. Where it is bound for a pod,
+    /// kubelet binds that place into each container that it restarts.
+    pub(crate) fn is_counted_on(&self) -> bool {
+        self.references.iter().any(|(id, held)| {
+            held.row.settled && (id.frontend == Frontend::Podman || held.row.bind.is_some())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_dies_again_and_again_is_left_alone_for_longer_and_longer() {
+        let mut mount = Mount::new(MountRow {
+            driver: Driver::Cvmfs,
+            resolved: None,
+            state: MountState::Stale,
+            mountpoint: "/m".into(),
+            device: None,
+        });
+        let begin = Instant::now();
+        let tried: Vec<u64> = (0..3000)
+            .step_by(15)
+            .filter(|second| mount.may_heal(begin + Duration::from_secs(*second)))
+            .collect();
+        assert_eq!(tried, [0, 15, 45, 90, 180, 345, 675, 1275, 1875, 2475]);
+        assert!(mount.may_heal(begin + Duration::from_secs(2475 + 1201)));
+        assert!(mount.may_heal(begin + Duration::from_secs(2475 + 1201 + 10)), "it was well for long");
     }
 }

@@ -301,3 +301,19 @@ async fn a_reference_without_a_known_spec_is_bound_anew() {
     story.node_publish(spec("a"), id.clone(), target("x")).await.unwrap();
     assert_eq!(story.world.facts.lock().attaches, 1);
 }
+
+#[tokio::test]
+async fn a_pods_dead_mount_is_made_again_before_anybody_asks() {
+    let story = Story::new().await;
+    for path in ["x", "y"] {
+        story.node_publish(spec("a"), use_of("pv", path), target(path)).await.unwrap();
+    }
+    story.world.kill(&key("a"));
+    let story = story.restart().await;
+    // Where it is bound it is dead; kubelet would bind that into the next container of the pod.
+    story.sweep(Duration::ZERO).await;
+    let live = story.world.facts.lock().served.get(&key("a")).copied();
+    assert!(live.is_some());
+    assert_eq!((story.device_at("x"), story.device_at("y")), (live, live));
+    story.world.assert_clean();
+}
