@@ -10,6 +10,7 @@ use volume::{
 
 use crate::bind::Source;
 use crate::core::{Core, dated};
+use crate::delivery::Abandoned;
 use crate::mounting::LetGo;
 use crate::table::{Change, ReferenceRow};
 
@@ -24,12 +25,20 @@ pub(crate) struct Request {
     pub(crate) target: Target,
     /// When it came in: a look at the mount that began later is news enough for it.
     pub(crate) began: Instant,
+    /// Whether its caller has gone away meanwhile.
+    pub(crate) abandoned: Abandoned,
 }
 
 impl Request {
     /// One that comes in now.
     pub(crate) fn new(what: What, reference: &RefId, target: &Target) -> Self {
-        Request { what, reference: reference.clone(), target: target.clone(), began: Instant::now() }
+        Request {
+            what,
+            reference: reference.clone(),
+            target: target.clone(),
+            began: Instant::now(),
+            abandoned: Abandoned::default(),
+        }
     }
 }
 
@@ -53,9 +62,9 @@ impl Core {
         let deadline = Instant::now() + self.config.acquire;
         // Until here the caller can hang up and nothing has begun.
         let lane = self.lane(&reference, deadline).await?;
-        let core = self.clone();
-        self.deliver(reference, lane, deadline, async move { core.acquire_in_lane(&request, deadline).await })
-            .await
+        let (core, abandoned) = (self.clone(), request.abandoned.clone());
+        let work = async move { core.acquire_in_lane(&request, deadline).await };
+        self.deliver(reference, lane, deadline, abandoned, work).await
     }
 
     /// The path, and whether the reference was not held before.

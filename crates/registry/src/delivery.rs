@@ -5,6 +5,7 @@
 //! before anything else about the same volume happens. An engine whose Mount timed out never sends the Unmount.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -39,12 +40,25 @@ impl Delivery {
     }
 }
 
+/// Set when the caller of an acquire has gone away, or has been told that it is too late.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    /// Whether nobody will take the answer.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 struct Waiting {
     receiver: oneshot::Receiver<Delivery>,
+    abandoned: Abandoned,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.abandoned.0.store(true, Ordering::SeqCst);
         self.receiver.close();
         if let Ok(delivery) = self.receiver.try_recv() {
             // Without a runtime the process is ending, and the next start takes back what is not wanted.
@@ -73,13 +87,14 @@ impl Core {
         reference: RefId,
         lane: Guard<String>,
         deadline: Instant,
+        abandoned: Abandoned,
         work: impl Future<Output = Result<(Acquired, bool), Fault>> + Send + 'static,
     ) -> Result<Acquired, Fault> {
         let permit = self.operation()?;
         let subject = reference.scope.clone();
         let (sender, receiver) = oneshot::channel();
         let core = self.clone();
-        let mut waiting = Waiting { receiver };
+        let mut waiting = Waiting { receiver, abandoned };
         tokio::spawn(async move {
             let _permit = permit;
             let outcome = work.await;

@@ -77,6 +77,11 @@ impl Core {
                 tracing::info!(%reference, %key, path = %target.path.display(), again = before.is_some(), "acquired");
                 Ok((acquired, before.is_none()))
             }
+            Err(fault) if fault.kind == FaultKind::Cancelled && self.held(reference).is_none() => {
+                tracing::info!(%reference, %key, "caller went away before it was bound; the mount is kept for a while");
+                self.linger(key);
+                Err(fault)
+            }
             Err(fault) => {
                 self.remember(key, &fault.to_string());
                 self.take_back(reference, key, before.is_some()).await;
@@ -131,6 +136,11 @@ impl Core {
             };
             let held = self.hold(key);
             drop(guard);
+            // Kubelet was told of a failure, looks at the target when it comes again, and would take a bind for success.
+            if request.abandoned.is_set() {
+                let target = target.path.display().to_string();
+                return Err(Fault::new(FaultKind::Cancelled, "bind onto", target, "its caller went away"));
+            }
             let Some((_hold, device)) = held else { continue };
             let source = Source { key, device, node: *node };
             if anew {
@@ -146,6 +156,13 @@ impl Core {
         }
         let detail = "it dies as soon as it is mounted";
         Err(Fault::new(FaultKind::Unavailable, "mount", key.as_str(), detail))
+    }
+
+    /// Keeps a mount that nobody refers to, as its caller may come again.
+    fn linger(&self, key: &MountKey) {
+        if let Some(mount) = self.tables.lock().mounts.get_mut(key) {
+            mount.linger_until = Some(Instant::now() + self.config.linger);
+        }
     }
 
     pub(crate) async fn resolve(

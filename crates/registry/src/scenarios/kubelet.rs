@@ -223,6 +223,28 @@ async fn a_caller_that_hangs_up_leaves_no_bind_behind() {
 }
 
 #[tokio::test]
+async fn after_a_caller_hung_up_nothing_is_bound_and_the_mount_waits_for_the_next_try() {
+    let story = Story::new().await;
+    let id = use_of("pv", "x");
+    story.world.facts.lock().attach_hangs = true;
+    {
+        let mut publish = Box::pin(story.node_publish(spec("a"), id.clone(), target("x")));
+        tokio::select! {
+            _ = &mut publish => panic!("it hangs"),
+            () = story.world.stopped.notified() => {}
+        }
+    }
+    story.world.resume.notify_one();
+    story.until("the undoing is over", |story| story.registry.core().lanes.held() == 0).await;
+    assert!(story.world.facts.lock().binds.is_empty(), "not even for a moment");
+    assert_eq!(story.registry.mount_of(&id).await, None);
+    story.sweep(Duration::from_secs(1)).await;
+    story.node_publish(spec("a"), id.clone(), target("x")).await.unwrap();
+    assert_eq!(story.world.facts.lock().attaches, 1);
+    story.world.assert_clean();
+}
+
+#[tokio::test]
 async fn a_reboot_ends_every_use_and_kubelet_publishes_anew() {
     let story = Story::new().await;
     let id = use_of("pv", "x");
