@@ -36,7 +36,7 @@ pub(crate) fn path(name: &str, text: &str, beneath: &Path) -> Result<PathBuf, St
     let path = plain(name, text)?;
     if path == beneath || !path.starts_with(beneath) {
         let detail = format_args!(
-            "is not in kubelet's directory {}; if kubelet has another --root-dir, set csi.kubelet_dir",
+            "is not in kubelet's directory {}; if kubelet has another --root-dir, set kubelet_dir",
             beneath.display()
         );
         return Err(invalid(name, detail));

@@ -16,11 +16,14 @@ mod connections;
 mod context;
 mod controller;
 mod deadline;
+#[cfg(test)]
+mod dial;
 mod fields;
 mod group;
 mod health;
 mod identity;
 mod node;
+mod registration;
 mod request;
 mod routes;
 mod server;
@@ -33,6 +36,7 @@ use std::sync::Arc;
 use volume::{Driver, VolumeService};
 
 pub use config::{CsiConfig, DriverName, DriverNameError, NodeId, NodeIdError, Role, Roles, UnknownRole};
+pub use registration::Registration;
 pub use server::{Bounds, Server};
 pub use statistics::CallStatistics;
 

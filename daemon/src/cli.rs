@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::flexvolume::Flexvolume;
 use crate::config::{Config, ConfigError, LogFormat};
+use crate::csi::settings::CsiFlags;
 
 /// Science storage in containers.
 #[derive(Debug, Parser)]
@@ -128,6 +129,8 @@ pub(crate) struct Serve {
     /// Root directory of kubelet; nothing is mounted for Kubernetes outside it [default: /var/lib/kubelet]
     #[arg(long, value_name = "DIR")]
     pub(crate) kubelet_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) csi: CsiFlags,
     /// Take all mounts down at the end, where workers cannot outlive the daemon (as in a managed Docker plugin)
     #[arg(long)]
     pub(crate) unmount_on_exit: bool,
@@ -356,6 +359,7 @@ impl Serve {
                 setting.clone_from(directory);
             }
         }
+        self.csi.apply(&mut config.csi);
         config.check()?;
         Ok(config)
     }

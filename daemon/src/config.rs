@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use cvmfs::options::{PodOptions, PodProxies, PodRepositories, PodServers};
 use serde::Deserialize;
 
+use crate::csi::settings::Csi;
+
 /// Where the configuration is looked for without `--config`; it need not exist.
 pub(crate) const DEFAULT_FILE: &str = "/etc/volplane/volplane.toml";
 
@@ -28,6 +30,7 @@ pub(crate) struct Config {
     /// Kubelet's root directory: FlexVolume and CSI mount nowhere else.
     pub(crate) kubelet_dir: PathBuf,
     pub(crate) docker: Docker,
+    pub(crate) csi: Csi,
     pub(crate) cvmfs: Cvmfs,
     pub(crate) worker: Worker,
     pub(crate) metrics: Metrics,
@@ -126,6 +129,7 @@ impl Default for Config {
             file: DEFAULT_FILE.into(),
             kubelet_dir: "/var/lib/kubelet".into(),
             docker: Docker::default(),
+            csi: Csi::default(),
             cvmfs: Cvmfs::default(),
             worker: Worker::default(),
             metrics: Metrics::default(),
@@ -173,14 +177,20 @@ pub(crate) enum ConfigError {
     /// A key that means nothing.
     #[error("{}: unknown key {key:?}{hint}", path.display())]
     UnknownKey { path: PathBuf, key: String, hint: String },
+    /// A setting of CSI.
+    #[error("{0}")]
+    Csi(String),
     /// A path that is not absolute.
     #[error("{key} is {}, which is not an absolute path", path.display())]
     Relative { key: &'static str, path: PathBuf },
 }
 
+/// Keys of a CSI driver.
+const CSI_DRIVER: &[&str] = &["endpoint", "name", "kubelet_endpoint"];
+
 /// Known keys by table.
 const KEYS: &[(&str, &[&str])] = &[
-    ("", &["state_dir", "run_dir", "kubelet_dir", "docker", "cvmfs", "worker", "metrics", "log"]),
+    ("", &["state_dir", "run_dir", "kubelet_dir", "docker", "csi", "cvmfs", "worker", "metrics", "log"]),
     ("docker", &["enabled", "socket_dir", "forgotten_after_seconds"]),
     (
         "cvmfs",
@@ -195,6 +205,10 @@ const KEYS: &[(&str, &[&str])] = &[
             "pod_repositories",
         ],
     ),
+    ("csi", &["node_id", "roles", "register", "topology", "max_volumes", "cvmfs", "eos", "rbd"]),
+    ("csi.cvmfs", CSI_DRIVER),
+    ("csi.eos", CSI_DRIVER),
+    ("csi.rbd", CSI_DRIVER),
     ("worker", &["user", "nursery"]),
     ("metrics", &["listen", "other_hosts"]),
     ("log", &["format", "level"]),
@@ -216,11 +230,6 @@ impl Config {
         let content = |detail: String| ConfigError::Content { path: path.to_owned(), detail };
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| content(error.to_string()))?;
         check_keys(&table, "", path)?;
-        for (name, value) in &table {
-            if let Some(inner) = value.as_table() {
-                check_keys(inner, name, path)?;
-            }
-        }
         let config: Config = toml::from_str(text).map_err(|error| content(error.to_string()))?;
         let limit = |good: bool, detail: &str| if good { Ok(()) } else { Err(content(detail.to_owned())) };
         limit(
@@ -263,12 +272,10 @@ impl Config {
                 return Err(ConfigError::Relative { key, path: path.clone() });
             }
         }
-        match &self.worker.nursery {
-            Some(path) if !path.is_absolute() => {
-                Err(ConfigError::Relative { key: "worker.nursery", path: path.clone() })
-            }
-            Some(_) | None => Ok(()),
+        if let Some(path) = self.worker.nursery.as_ref().filter(|path| !path.is_absolute()) {
+            return Err(ConfigError::Relative { key: "worker.nursery", path: path.clone() });
         }
+        self.csi.check()
     }
 
     /// The control socket.
@@ -292,15 +299,19 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// A table and those in it.
 fn check_keys(table: &toml::Table, name: &str, path: &Path) -> Result<(), ConfigError> {
+    let full = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     let Some((_, known)) = KEYS.iter().find(|(of, _)| *of == name) else { return Ok(()) };
-    let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+    let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) else {
+        let tables = table.iter().filter_map(|(key, value)| Some((key, value.as_table()?)));
+        return tables.map(|(key, inner)| check_keys(inner, &full(key), path)).collect();
+    };
     let hint = match volume::nearest(key, known.iter().copied()) {
         Some(near) => format!("; did you mean {near:?}?"),
         None => format!("; known here: {}", known.join(", ")),
     };
-    let key = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-    Err(ConfigError::UnknownKey { path: path.to_owned(), key, hint })
+    Err(ConfigError::UnknownKey { path: path.to_owned(), key: full(key), hint })
 }
 
 impl TryFrom<String> for Listen {

@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod config;
 mod control;
+mod csi;
 mod logging;
 mod metrics;
 mod serve;

@@ -52,7 +52,13 @@ pub(crate) async fn listen(listen: &Listen) -> Result<Listener, SocketError> {
 }
 
 /// Answers `GET /metrics` until the task is dropped.
-pub(crate) async fn serve(listener: Listener, registry: Arc<Registry>, service: Arc<dyn VolumeService>) {
+pub(crate) async fn serve(
+    listener: Listener,
+    registry: Arc<Registry>,
+    service: Arc<dyn VolumeService>,
+    calls: Vec<Arc<csi::CallStatistics>>,
+) {
+    let calls: Arc<[_]> = calls.into();
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -64,9 +70,10 @@ pub(crate) async fn serve(listener: Listener, registry: Arc<Registry>, service: 
                 continue;
             }
         };
-        let (registry, service) = (registry.clone(), service.clone());
+        let (registry, service, calls) = (registry.clone(), service.clone(), calls.clone());
         tokio::spawn(async move {
-            let answer = service_fn(move |request| answer(request, registry.clone(), service.clone()));
+            let answer =
+                service_fn(move |request| answer(request, registry.clone(), service.clone(), calls.clone()));
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
@@ -98,9 +105,13 @@ async fn answer(
     request: Request<hyper::body::Incoming>,
     registry: Arc<Registry>,
     service: Arc<dyn VolumeService>,
+    calls: Arc<[Arc<csi::CallStatistics>]>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (status, text) = match request.uri().path() {
-        "/metrics" => (StatusCode::OK, render(&service.mounts().await, &registry.reports())),
+        "/metrics" => {
+            let calls = calls.iter().flat_map(|calls| calls.samples()).collect();
+            (StatusCode::OK, render(&service.mounts().await, &registry.reports(), calls))
+        }
         _ => (StatusCode::NOT_FOUND, "metrics are at /metrics\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
@@ -111,8 +122,9 @@ async fn answer(
 }
 
 /// The text format of Prometheus, version 0.0.4.
-fn render(mounts: &[MountStatus], reports: &[(MountKey, WorkerReport)]) -> String {
+fn render(mounts: &[MountStatus], reports: &[(MountKey, WorkerReport)], calls: Vec<Sample>) -> String {
     let mut samples = own(mounts);
+    samples.extend(calls);
     for (key, report) in reports {
         for sample in &report.samples {
             let mut sample = sample.clone();
@@ -202,7 +214,7 @@ mod tests {
             ..WorkerReport::default()
         };
         let key = MountKey::new("cms.cern.ch").unwrap();
-        let text = render(&[], &[(key, report)]);
+        let text = render(&[], &[(key, report)], Vec::new());
         assert!(
             text.contains("volplane_cvmfs_revision{mount=\"cms.cern.ch\",repository=\"a\\\"b\\\\\\n\"} 6\n"),
             "{text}"

@@ -16,7 +16,7 @@ use volume::{Driver, Fault, FaultKind, VolumeService, WorkerPool};
 use crate::config::Config;
 use crate::control;
 use crate::sockets::{self, SocketError};
-use crate::{backends, metrics};
+use crate::{backends, csi, metrics};
 
 /// How long requests under way may take to finish at the end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -65,6 +65,7 @@ async fn serve(
         inherited.into_iter().partition(|inherited| !inherited.name.starts_with("mount-"));
     // Bound first: what engines ask while the rest starts waits in the backlog and is not refused.
     let docker = docker_listener(config, plugin_sockets).await?;
+    let drivers = csi::listen(config).await?;
     let control = sockets::listen(&config.control_socket(), 0o600).await?;
     let metrics_listener = match &config.metrics.listen {
         Some(listen) => Some(metrics::listen(listen).await?),
@@ -86,11 +87,17 @@ async fn serve(
             let _ = stopped.wait_for(|stop| *stop).await;
         })));
     }
+    let mut calls = Vec::new();
+    for driver in drivers {
+        let (statistics, tasks) = csi::serve(driver, service.clone(), &stopped);
+        calls.push(statistics);
+        frontends.extend(tasks);
+    }
     let flexvolume = flexvolume::Server::new(service.clone(), config.kubelet_dir.clone());
     let parts = control::server::Parts::new(service.clone(), pool.clone(), flexvolume);
     let control = tokio::spawn(control::server::serve(control, parts));
     let metrics = metrics_listener
-        .map(|listener| tokio::spawn(metrics::serve(listener, registry.clone(), service.clone())));
+        .map(|listener| tokio::spawn(metrics::serve(listener, registry.clone(), service.clone(), calls)));
     let watchdog = sd_notify::watchdog_enabled().map(|interval| tokio::spawn(feed_watchdog(interval / 2)));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), run_dir = %config.run_dir.display(), "the daemon is ready");
     notify(&[NotifyState::Ready]);

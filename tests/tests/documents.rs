@@ -232,14 +232,16 @@ fn the_settings_are_those_that_there_are() {
         .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).skip(1).collect())
         .collect();
     let documented: BTreeSet<String> = rows.iter().map(|row| row[0].to_owned()).collect();
-    let tables: BTreeSet<&str> =
-        documented.iter().filter_map(|key| Some(key.split_once('.')?.0)).chain([""]).collect();
+    let tables: BTreeSet<&str> = documented
+        .iter()
+        .flat_map(|key| key.match_indices('.').map(|(dot, _)| &key[..dot]))
+        .chain([""])
+        .collect();
     for table in &tables {
         for key in known_keys(directory.path(), table) {
-            match table.is_empty() {
-                true if tables.contains(key.as_str()) => {}
-                true => drop(known.insert(key)),
-                false => drop(known.insert(format!("{table}.{key}"))),
+            let key = if table.is_empty() { key } else { format!("{table}.{key}") };
+            if !tables.contains(key.as_str()) {
+                known.insert(key);
             }
         }
     }

@@ -1,8 +1,5 @@
 //! The socket, with a real client.
 
-use std::path::{Path, PathBuf};
-
-use hyper_util::rt::TokioIo;
 use proto::csi::v1::controller_client::ControllerClient;
 use proto::csi::v1::identity_client::IdentityClient;
 use proto::csi::v1::node_client::NodeClient;
@@ -14,12 +11,12 @@ use proto::csi::v1::{
 };
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use volume::Driver;
 use volume::fake::FakeService;
 
 use super::*;
-use crate::Roles;
+use crate::{Roles, dial};
 
 struct Scene {
     directory: TempDir,
@@ -47,7 +44,7 @@ impl Scene {
     }
 
     async fn channel(&self) -> Channel {
-        connect(&self.directory.path().join("csi.sock")).await
+        dial::connect(&self.directory.path().join("csi.sock")).await
     }
 
     fn publish(&self) -> NodePublishVolumeRequest {
@@ -60,29 +57,6 @@ impl Scene {
             }),
             ..Default::default()
         }
-    }
-}
-
-async fn connect(path: &Path) -> Channel {
-    let path: PathBuf = path.to_owned();
-    let connector = Connector(path);
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
-}
-
-struct Connector(PathBuf);
-
-impl TowerService<tonic::codegen::http::Uri> for Connector {
-    type Response = TokioIo<UnixStream>;
-    type Error = std::io::Error;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _uri: tonic::codegen::http::Uri) -> Self::Future {
-        let path = self.0.clone();
-        Box::pin(async move { UnixStream::connect(path).await.map(TokioIo::new) })
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) const METRICS: &[Metric] = &[
     metric("mount_references", Kind::Gauge, "references", "who uses a mount"),
     metric("mount_healthy", Kind::Gauge, "boolean", "1 if a mount has no trouble"),
     metric("worker_restarts_total", Kind::Counter, "restarts", "workers that were started again for a mount"),
+    metric("csi_calls_total", Kind::Counter, "calls", "CSI calls that were answered"),
+    metric("csi_call_seconds_total", Kind::Counter, "seconds", "time that CSI calls took"),
     metric("cvmfs_revision", Kind::Gauge, "revision", "revision that is shown"),
     metric("cvmfs_nodes", Kind::Gauge, "nodes", "files and directories that the kernel knows of a mount"),
     metric("cvmfs_open_files", Kind::Gauge, "files", "files that are open"),
