@@ -42,6 +42,11 @@ pub(crate) fn run(
     inherited: Vec<InheritedFd>,
 ) -> Result<(), ServeError> {
     let lock = sockets::lock_run_dir(&config.run_dir)?;
+    if nix::unistd::Uid::effective().is_root()
+        && let Err(error) = host::mount::provide_fuse_control()
+    {
+        tracing::warn!(%error, "workers that hang will not be noticed");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)

@@ -186,5 +186,27 @@ pub fn abort_fuse(minor: u32) -> io::Result<()> {
     }
 }
 
+/// Where the file system is that tells about FUSE connections and aborts them.
+const FUSE_CONTROL: &str = "/sys/fs/fuse/connections";
+
+/// Mounts the kernel's file system of FUSE connections where it is missing, as in a container, whose /sys is its own.
+/// Without it nobody can tell that a file system hangs. Answers whether it was missing.
+///
+/// # Errors
+/// It is missing and cannot be mounted: without privileges, or without FUSE in the kernel.
+pub fn provide_fuse_control() -> Result<bool, MountError> {
+    let path = Path::new(FUSE_CONTROL);
+    let table = MountTable::own()?;
+    if table.at(path).is_some_and(|entry| entry.fs_type == "fusectl") {
+        return Ok(false);
+    }
+    // Loads the module, if FUSE is one; the directory is there then.
+    drop(fs::File::open("/dev/fuse"));
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some("fusectl"), path, Some("fusectl"), flags, NOTHING)
+        .map_err(os("mount fusectl at", path))?;
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests;

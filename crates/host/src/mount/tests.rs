@@ -178,3 +178,14 @@ fn a_directory_with_mounts_below_is_not_hidden_by_sharing_it() {
 fn aborting_what_is_not_there_is_fine() {
     abort_fuse(u32::MAX).unwrap();
 }
+
+#[test]
+fn the_control_of_fuse_connections_is_there_afterwards() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    provide_fuse_control().unwrap();
+    assert!(!provide_fuse_control().unwrap(), "the second time it is there");
+    let table = MountTable::own().unwrap();
+    assert_eq!(table.at(Path::new(FUSE_CONTROL)).unwrap().fs_type, "fusectl");
+}
