@@ -12,6 +12,7 @@ use crate::bind::Source;
 use crate::core::{Core, dated};
 use crate::delivery::Abandoned;
 use crate::mounting::LetGo;
+use crate::publish::repeats;
 use crate::table::{Change, ReferenceRow};
 
 /// A reference's texts are journalled and compared, not looked into; each may have so many bytes.
@@ -191,24 +192,25 @@ impl Core {
     }
 
     /// After a failed acquire. A reference that was not held before is not held now. One that was held goes too when
-    /// there is no mount left that it could stand for (no engine sends an Unmount after a failed Mount), unless it has
-    /// a bind mount, which its release has to take away.
+    /// there is no mount left that it could stand for: no engine sends an Unmount after a failed Mount, and kubelet takes
+    /// what is left at a target for success. Only what a person has bound stays until that person takes it away.
     pub(crate) async fn take_back(&self, reference: &RefId, key: &MountKey, held_before: bool) {
         let Some(row) = self.held(reference) else {
             self.let_go_now(key).await;
             return;
         };
+        let gone = self.state(key) != MountState::Live;
         let drop = match (held_before, &row.bind) {
             (false, None) => true,
-            (false, Some(bind)) => match self.unbind(reference, bind, false).await {
+            (true, None) => gone,
+            (true, Some(_)) if !gone || !repeats(reference.frontend) => false,
+            (_, Some(bind)) => match self.unbind(reference, bind, false).await {
                 Ok(()) => true,
                 Err(fault) => {
                     tracing::warn!(%reference, %fault, "the target of a failed mount could not be freed");
                     false
                 }
             },
-            (true, None) => self.state(key) != MountState::Live,
-            (true, Some(_)) => false,
         };
         if drop {
             match self.commit(vec![Change::DropReference(reference.clone())]).await {

@@ -32,7 +32,7 @@ struct Publication<'a> {
 }
 
 /// Whether a frontend's caller repeats what it has, with the volume described anew.
-fn repeats(frontend: Frontend) -> bool {
+pub(crate) fn repeats(frontend: Frontend) -> bool {
     match frontend {
         Frontend::Flexvolume | Frontend::Csi => true,
         Frontend::Docker | Frontend::Podman | Frontend::Cli => false,

@@ -11,7 +11,9 @@ pub struct BindTarget {
     /// The directory that the target must be in without any symbolic link on the way from it (kubelet's root
     /// directory); the directory itself may be reached through links. `None`: anywhere.
     pub beneath: Option<PathBuf>,
-    /// Whether writing is refused through this target (the mount itself may refuse it anyway).
+    /// Whether writing is refused through this target (the mount itself may refuse it anyway). The kernel does not keep
+    /// anybody from writing to a device through a read-only bind of its node: for [`Form::Block`] the backend must have
+    /// mapped it so.
     pub read_only: bool,
     /// Who else may use the volume.
     pub sharing: Sharing,

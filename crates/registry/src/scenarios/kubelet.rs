@@ -339,3 +339,20 @@ async fn a_pods_dead_mount_is_made_again_before_anybody_asks() {
     assert_eq!((story.device_at("x"), story.device_at("y")), (live, live));
     story.world.assert_clean();
 }
+
+#[tokio::test]
+async fn a_repeat_that_cannot_heal_leaves_no_dead_mount_that_kubelet_takes_for_success() {
+    let story = Story::new().await;
+    let id = use_of("pv", "x");
+    story.node_publish(spec("a"), id.clone(), target("x")).await.unwrap();
+    story.world.kill(&key("a"));
+    story.world.facts.lock().attach_fault = Some(FaultKind::Unavailable);
+    let fault = story.node_publish(spec("a"), id.clone(), target("x")).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unavailable);
+    assert_eq!(story.device_at("x"), None);
+    assert_eq!(story.registry.mount_of(&id).await, None);
+    story.world.facts.lock().attach_fault = None;
+    story.node_publish(spec("a"), id.clone(), target("x")).await.unwrap();
+    assert!(story.device_at("x").is_some());
+    story.world.assert_clean();
+}
