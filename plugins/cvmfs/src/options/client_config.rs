@@ -17,6 +17,8 @@ use crate::client::fqrn::Fqrn;
 
 /// Name in messages, which become `clientConfig:LINE: …`.
 pub(super) const NAME: &str = "clientConfig";
+/// Longest message about a text, in characters; it may quote what the text has made of itself.
+const MESSAGE_MAX: usize = 500;
 /// Most variables that a text may set.
 const VARIABLES_MAX: usize = 256;
 
@@ -40,7 +42,7 @@ pub(super) struct Assignment {
 pub(super) fn assignments(fqrn: &Fqrn, text: &str) -> Result<Vec<Assignment>, Fault> {
     let files = NoFiles::default();
     let assigned = chain::evaluate(&files, Path::new(NAME), text, Some(fqrn), &Parameters::new())
-        .map_err(|error| refused(NAME, error.to_string()))?;
+        .map_err(|error| refused(NAME, error.to_string().chars().take(MESSAGE_MAX).collect::<String>()))?;
     if let Some(path) = files.0.into_inner() {
         let detail = format!(
             "it looks at {} of the node, which text in a volume's attributes cannot; an administrator can use \

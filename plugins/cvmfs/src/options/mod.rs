@@ -278,7 +278,7 @@ impl Typed {
         rules: Option<&PodRules>,
     ) -> Result<VolumeSpec, Fault> {
         self.configure(&fqrn, rules)?;
-        if let Some(revision) = named {
+        if let Some(revision) = named.clone() {
             self.revisions.insert(0, ("the volume's name".to_owned(), revision));
         }
         if let Some((first, revision)) = self.revisions.first() {
@@ -291,6 +291,11 @@ impl Typed {
             }
         }
         if let Some(rules) = rules {
+            match &named {
+                Some(Revision::Tag(_)) => rules.check_option("repository", Meaning::Tag)?,
+                Some(Revision::Hash(_)) => rules.check_option("repository", Meaning::Hash)?,
+                Some(Revision::Date(_) | Revision::Trunk) | None => {}
+            }
             rules.check_repository(Some(&fqrn))?;
             rules.check_places(&fqrn, &self.parameters, |name| self.named(name))?;
         }

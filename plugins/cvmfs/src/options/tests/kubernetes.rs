@@ -104,6 +104,21 @@ fn mistakes_are_named() {
         let text = wrong(pairs);
         assert!(text.contains(part), "{pairs:?}: {text}");
     }
+    // Text that grows while it is evaluated.
+    let double = "A=0123456789abcdef\n".to_owned() + &"A=$A$A\n".repeat(15);
+    for growing in [
+        (0..3000).map(|n| format!("V{n}=$A\n")).collect::<String>(),
+        format!("echo {}\n", "$A".repeat(20_000)),
+        "A=${B:-$A$A}\n".repeat(2000),
+        "test -n \"$A$A\"\n".repeat(3000),
+        "A+=x\n".repeat(6000),
+        "B=${A:+x}\n".repeat(5000),
+    ] {
+        let text = wrong(&[atlas, ("clientConfig", &(double.clone() + &growing))]);
+        assert!(text.contains("too long"), "{text}");
+    }
+    let long = wrong(&[atlas, ("clientConfig", &(double + "X=$((A x))\nexport \"$A\"=1\n"))]);
+    assert!(long.len() < 1000, "{} bytes", long.len());
     let many: String = (0..300).map(|n| format!("X{n}=1\n")).collect();
     assert!(wrong(&[atlas, ("clientConfig", &many)]).contains("300 variables"));
 }

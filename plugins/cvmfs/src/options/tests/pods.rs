@@ -51,6 +51,9 @@ fn everything_else_waits_for_the_administrator() {
         let wider = PodRules { options: list(&["repository", option]).unwrap(), ..rules.clone() };
         asked(&wider, &pairs).unwrap();
         denied(&wider, &[pairs[0], ("tag", "v1")], "tag", "cvmfs.pod_options");
+        for name in ["cms.cern.ch@v1".to_owned(), format!("cms.cern.ch#{HASH}")] {
+            denied(&wider, &[("repository", &name)], "repository", "cvmfs.pod_options");
+        }
         parse(None, &options(&pairs), &Caller::admin(Frontend::Csi), &rules).unwrap();
     }
     // The list says `timeout`, the pod says `CVMFS_TIMEOUT`.

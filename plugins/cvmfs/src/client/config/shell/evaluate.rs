@@ -1,5 +1,6 @@
 //! Running the commands of a file.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::arithmetic::calculate;
 use super::parser::parse;
 use super::syntax::{AndOr, Assignment, Command, CommandKind, Join, Part, Simple, Word, is_name};
-use super::{DEPTH_LIMIT, STEP_LIMIT, ShellError, TEXT_LIMIT, Trouble, builtins};
+use super::{DEPTH_LIMIT, EXPANDED_LIMIT, STEP_LIMIT, ShellError, TEXT_LIMIT, Trouble, builtins};
 
 /// What a script may see of the file system.
 pub trait Files {
@@ -40,6 +41,8 @@ pub struct Shell<'a> {
     readonly: BTreeSet<String>,
     pub(super) status: bool,
     steps: usize,
+    /// Bytes that expansions and looks at variables have copied.
+    expanded: Cell<usize>,
     depth: usize,
     file: String,
 }
@@ -54,6 +57,7 @@ impl<'a> Shell<'a> {
             readonly: BTreeSet::new(),
             status: true,
             steps: 0,
+            expanded: Cell::new(0),
             depth: 0,
             file: String::new(),
         }
@@ -129,6 +133,7 @@ impl<'a> Shell<'a> {
             CommandKind::Simple(simple) => self.simple(simple, command.line)?,
             CommandKind::If { branches, otherwise } => self.conditional(branches, otherwise)?,
         }
+        self.within_limit(command.line)?;
         self.status ^= command.negated;
         Ok(())
     }
@@ -213,7 +218,8 @@ impl<'a> Shell<'a> {
         match name {
             "$" => Some(std::process::id().to_string()),
             "?" => Some(u8::from(!self.status).to_string()),
-            _ => self.variables.get(name).cloned(),
+            // Beyond the limit it does not matter any more: the command that runs is the last.
+            _ => self.variables.get(name).filter(|value| self.copied(value.len())).cloned(),
         }
     }
 
@@ -276,6 +282,23 @@ impl<'a> Shell<'a> {
     }
 
     fn part(&mut self, part: &Part, line: u32) -> Result<String, ShellError> {
+        let text = self.part_unbounded(part, line)?;
+        self.copied(text.len());
+        self.within_limit(line)?;
+        Ok(text)
+    }
+
+    /// Counts bytes; whether there may be so many.
+    fn copied(&self, bytes: usize) -> bool {
+        self.expanded.set(self.expanded.get().saturating_add(bytes));
+        self.expanded.get() <= EXPANDED_LIMIT
+    }
+
+    fn within_limit(&self, line: u32) -> Result<(), ShellError> {
+        if self.copied(0) { Ok(()) } else { Err(self.fail(line, "its values are too long together")) }
+    }
+
+    fn part_unbounded(&mut self, part: &Part, line: u32) -> Result<String, ShellError> {
         match part {
             Part::Text { text, .. } => Ok(text.clone()),
             Part::Variable { name, modifier: None, .. } => Ok(self.get(name).unwrap_or_default()),

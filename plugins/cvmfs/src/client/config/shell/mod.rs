@@ -44,6 +44,9 @@ impl Trouble {
 
 /// Most bytes of one file or one value.
 const TEXT_LIMIT: usize = 1 << 20;
+/// Most bytes that all expansions of a script may make together: texts come from authors of pods, too, and
+/// `A=$A$A` grows fast.
+const EXPANDED_LIMIT: usize = 16 << 20;
 /// Deepest nesting of `if`, of expansions within expansions, and of files that read files.
 const DEPTH_LIMIT: usize = 32;
 /// Most commands that are run for one file.
