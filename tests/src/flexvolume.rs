@@ -146,8 +146,7 @@ impl Kubelet {
     }
 
     fn command(&self, driver: &str, arguments: &[&str]) -> Command {
-        let (vendor, name) = driver.split_once('/').expect("a driver is vendor/name");
-        let mut command = Command::new(self.plugins.join(format!("{vendor}~{name}")).join(name));
+        let mut command = Command::new(self.driver(driver));
         command.args(arguments).current_dir("/").env_clear();
         // The environment of a kubelet that systemd started.
         command
@@ -175,6 +174,12 @@ impl Kubelet {
         let json: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
         assert!(json.is_object(), "{text}");
         Answer { json, exit: output.status.code(), took }
+    }
+
+    /// The executable of a driver.
+    pub fn driver(&self, driver: &str) -> PathBuf {
+        let (vendor, name) = driver.split_once('/').expect("a driver is vendor/name");
+        self.plugins.join(format!("{vendor}~{name}")).join(name)
     }
 
     /// The same, not waited for.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -331,6 +332,88 @@ fn a_killed_call_leaves_nothing() {
     node.started(&pod);
     node.delete(&pod);
     nothing_is_left(&daemon);
+}
+
+#[test]
+fn pods_of_a_hanging_server_hold_up_no_others() {
+    let node = Node::new(&[]);
+    let healthy = Site::serve(&node.scene, fixtures::public().join("www"), "healthy");
+    healthy.configure(&node.scene, "mini.cern.ch");
+    let daemon = node.daemon();
+    node.site.freeze();
+    let waiting: Vec<_> = (0..80)
+        .map(|number| {
+            let pod = lhcb(&format!("waiting-{number}"));
+            let target = node.target(&pod);
+            fs::create_dir_all(&target).unwrap();
+            let options = node.kubelet.options(&pod, &pod.volumes[0]);
+            (node.kubelet.begin(DRIVER, &["mount", target.to_str().unwrap(), &options]), target)
+        })
+        .collect();
+    wait::until_true("they are being mounted", || daemon.log().matches("mount for a pod").count() >= 80);
+    let pod = Pod::with("healthy", &[("repository", "mini.cern.ch")]);
+    assert_eq!(node.start(&pod).unwrap().status(), "Success");
+    assert!(fs::read_dir(node.target(&pod)).unwrap().count() > 0);
+    node.delete(&pod);
+    let targets: Vec<PathBuf> = waiting
+        .into_iter()
+        .map(|(mut call, target)| {
+            call.kill();
+            target
+        })
+        .collect();
+    wait::until_true("the daemon notices, or had given up itself", || {
+        let log = daemon.log();
+        log.matches("before it was answered").count() + log.matches("refused fault").count() >= targets.len()
+    });
+    node.site.thaw();
+    wait::until_true("nothing is under way", || {
+        assert!(!targets.iter().any(|target| is_mountpoint(target)));
+        daemon.mount(REPO).is_none_or(|mount| mount["state"] != "attaching")
+    });
+    assert_eq!(references(&daemon), 0);
+}
+
+#[test]
+fn whatever_it_is_given_and_whatever_is_closed_one_object_comes_out() {
+    let node = Node::new(&[]);
+    let driver = node.kubelet.driver(DRIVER);
+    let one_object = |output: &std::process::Output, what: &str| {
+        assert!(output.stderr.is_empty(), "{what}: {output:?}");
+        let text = std::str::from_utf8(&output.stdout).unwrap();
+        let object: serde_json::Value =
+            serde_json::from_str(text).unwrap_or_else(|_| panic!("{what}: {output:?}"));
+        assert!(object["status"].is_string(), "{what}: {object}");
+    };
+    let broken = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    let deep = "[".repeat(100_000);
+    let long = "x".repeat(120_000);
+    let words = ["mount", "unmount", "init", "/proc/1/mem", "{}", &deep, &long, "\n", "-", "--help", "null"];
+    for first in words {
+        for second in words {
+            let mut command = Command::new(&driver);
+            command.args([first, second]).arg(broken).args(["{\"a\": \"b\"}"]);
+            one_object(&process::output_within(&mut command, wait::LONG), first);
+            let mut command = Command::new(&driver);
+            command.args([first, second]).env_clear();
+            one_object(&process::output_within(&mut command, wait::LONG), first);
+        }
+    }
+    // Descriptors that are closed, a directory that is gone, an argument list without the program's name.
+    let place = driver.display();
+    for script in [
+        format!("exec {place} init <&- 2>&-"),
+        format!("mkdir {place}.dir && cd {place}.dir && rmdir {place}.dir && exec {place} init"),
+        format!("ulimit -n 8; exec {place} unmount /nonexistent/x"),
+        format!("exec -a '' {place} init"),
+        format!("exec -a cvmfs {place} init"),
+    ] {
+        one_object(&process::output_within(Command::new("bash").args(["-c", &script]), wait::LONG), &script);
+    }
+    // Nobody reads: it ends all the same, and says nothing elsewhere.
+    let unread = format!("{place} init 2>&1 >&- | wc -c; {place} init | true");
+    let said = process::run(Command::new("bash").args(["-c", &unread]));
+    assert_eq!(said.trim(), "0");
 }
 
 #[test]

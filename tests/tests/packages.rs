@@ -71,6 +71,10 @@ fn the_debian_package_installs_and_goes() {
     ] {
         machine.run(&format!("test -s {file}"));
     }
+    // Kubelet's driver comes with it, and needs nothing of the system that it is placed on.
+    let placed = machine.run("volplane flexvolume install --dir /plugins");
+    assert!(placed.ends_with("/plugins/cern~cvmfs/cvmfs: placed"), "{placed}");
+    assert!(machine.run("env -i /plugins/cern~cvmfs/cvmfs init").contains("Success"));
     // The shipped configuration is one that the daemon takes.
     machine.run("volplane serve --check --config /etc/volplane/volplane.toml");
     machine.run("dpkg -P volplane && ! test -e /usr/bin/volplane");

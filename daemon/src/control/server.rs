@@ -20,7 +20,8 @@ use super::protocol::{Hello, LIMIT, Mounted, Request, Response, Status, Volume};
 /// Connections at a time. Idle ones cost no more than a descriptor each; kubelet opens one for each pod that starts.
 const CONNECTIONS: usize = 1024;
 
-/// Requests carried out at a time.
+/// Requests carried out at a time, but for mounts and unmounts: those of a server that hangs must not hold up the others,
+/// and they are bounded by the connections.
 const REQUESTS: usize = 64;
 
 /// How long an idle connection is kept.
@@ -45,9 +46,22 @@ impl Parts {
         Arc::new(Parts { service, pool, flexvolume, requests: Semaphore::new(REQUESTS) })
     }
 
-    /// Waits for a turn to carry a request out.
-    async fn turn(&self) -> SemaphorePermit<'_> {
-        self.requests.acquire().await.expect("the semaphore is never closed")
+    /// Waits for a turn to carry a request out, if it needs one.
+    async fn turn(&self, request: &Request) -> Option<SemaphorePermit<'_>> {
+        match request {
+            Request::Hello
+            | Request::Mount { .. }
+            | Request::Umount { .. }
+            | Request::FlexvolumeMount(_)
+            | Request::FlexvolumeKeep
+            | Request::FlexvolumeUnmount(_) => None,
+            Request::Status
+            | Request::VolumeList
+            | Request::VolumeCreate { .. }
+            | Request::VolumeRemove { .. }
+            | Request::VolumeInspect { .. }
+            | Request::Refresh => Some(self.requests.acquire().await.expect("the semaphore is never closed")),
+        }
     }
 }
 
@@ -138,7 +152,6 @@ async fn respond(request: Request, parts: &Parts, pending: &mut Option<Pending>)
     }
     let result = match request {
         Request::FlexvolumeMount(request) => {
-            let _turn = parts.turn().await;
             let mounted = parts.flexvolume.mount(&request).await;
             value(mounted.map(|mounted| Mounted { path: pending.insert(mounted).path().clone() }))
         }
@@ -173,12 +186,10 @@ fn summary(request: &Request) -> String {
 
 async fn answer(request: Request, parts: &Parts) -> Result<serde_json::Value, Fault> {
     let version = || env!("CARGO_PKG_VERSION").to_owned();
-    if request == Request::Hello {
-        return value(Ok(Hello { version: version(), pid: std::process::id() }));
-    }
-    let _turn = parts.turn().await;
+    let _turn = parts.turn(&request).await;
     let service = &*parts.service;
     match request {
+        Request::Hello => value(Ok(Hello { version: version(), pid: std::process::id() })),
         Request::Status => value(Ok(Status {
             version: version(),
             pid: std::process::id(),
@@ -193,9 +204,7 @@ async fn answer(request: Request, parts: &Parts) -> Result<serde_json::Value, Fa
         Request::VolumeInspect { name } => value(inspect(service, &name).await),
         Request::Refresh => value(service.refresh(Driver::Cvmfs).await),
         Request::FlexvolumeUnmount(request) => value(parts.flexvolume.unmount(&request).await),
-        Request::Hello | Request::FlexvolumeMount(_) | Request::FlexvolumeKeep => {
-            unreachable!("answered before")
-        }
+        Request::FlexvolumeMount(_) | Request::FlexvolumeKeep => unreachable!("answered before"),
     }
 }
 
