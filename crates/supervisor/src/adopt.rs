@@ -69,15 +69,15 @@ fn adopt_one(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> Option
 fn take_over(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> Result<&'static str, String> {
     let state = recorded.place.open_state().map_err(|error| format!("its state file: {error}"))?;
     let was_stored = stored.is_some();
-    let (worker, connection) = match Worker::adopt(pool.house(), &recorded, stored) {
-        Ok((worker, connection)) => (Some(worker), connection),
+    let (worker, connection, predecessor) = match Worker::adopt(pool.house(), &recorded, stored) {
+        Ok((worker, connection)) => (Some(worker), connection, None),
         Err(error) => {
             let fd = error.stored.ok_or_else(|| format!("its worker does not serve: {}", error.why))?;
-            (None, fuse::Connection::from_fd(fd))
+            (None, fuse::Connection::from_fd(fd), error.predecessor)
         }
     };
     if mounted::is_gone(&connection) {
-        let _ending = worker.map(Worker::end);
+        let _ending = worker.or(predecessor.map(|worker| *worker)).map(Worker::end);
         return Err("it was unmounted meanwhile".to_owned());
     }
     let how = if worker.is_some() {
@@ -88,6 +88,7 @@ fn take_over(pool: &Pool, recorded: Recorded, stored: Option<OwnedFd>) -> Result
     let Recorded { place, request, token } = recorded;
     let (mut keeper, handle) = pool.keeper(place, request).map_err(|fault| fault.to_string())?;
     keeper.token = token;
+    keeper.predecessor = predecessor;
     if !was_stored {
         keeper.house.store.store(&keeper.label(), connection.as_fd());
     }

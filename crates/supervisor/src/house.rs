@@ -30,7 +30,7 @@ impl Default for Limits {
             prepare_offline: Duration::from_secs(20),
             hang: Duration::from_secs(15),
             ask_every: Duration::from_secs(10),
-            nursery: Duration::from_secs(600),
+            nursery: Duration::from_secs(3600),
             nursery_at_launch: Duration::from_secs(3),
         }
     }

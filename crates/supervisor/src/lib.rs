@@ -12,6 +12,7 @@ mod broker;
 mod clock;
 mod confine;
 mod crash;
+mod endings;
 mod entries;
 mod fdstore;
 mod house;

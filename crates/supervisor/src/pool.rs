@@ -114,6 +114,7 @@ impl Pool {
             wake,
             crashes: CrashRecord::default(),
             token: None,
+            predecessor: None,
             entry: Entry { entries: Arc::downgrade(&self.entries), key, view },
         };
         Ok((keeper, handle))

@@ -69,7 +69,8 @@ impl Keeper {
             }
             self.lost_berth(&error);
             let waited = began.elapsed();
-            if waited >= self.house.limits.nursery {
+            let served = self.predecessor.as_ref().is_some_and(|old| !old.process.has_ended(Duration::ZERO));
+            if waited >= self.house.limits.nursery && !served {
                 let detail = format!(
                     "given up after {} s without a nursery: {error}; the next use of the volume mounts it anew",
                     waited.as_secs()

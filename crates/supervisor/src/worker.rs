@@ -118,7 +118,7 @@ impl Worker {
             }
             None => (None, stored),
         };
-        let given_back = |stored| move |why: String| AdoptError { why, stored };
+        let given_back = |stored| move |why: String| AdoptError { why, stored, predecessor: None };
         let mut control = match Link::open(place.directory(), &place.socket_name()) {
             Ok(control) => control,
             Err(error) => return Err(given_back(stored)(error.to_string())),
@@ -154,9 +154,9 @@ impl Worker {
             },
         };
         if welcome.version != VERSION {
-            // The mount lives on in its connection; a worker of this version takes it over.
-            worker.retire();
-            return Err(given_back(Some(connection))(format!("it speaks version {}", welcome.version)));
+            // It serves on until another one can be started, which a nursery of its own version could not.
+            let why = format!("it speaks version {}", welcome.version);
+            return Err(AdoptError { why, stored: Some(connection), predecessor: Some(Box::new(worker)) });
         }
         let connection = fuse::Connection::from_fd(connection);
         worker.connect_broker(place, &connection);
@@ -231,6 +231,8 @@ pub(crate) fn is_fuse_device(fd: &OwnedFd) -> bool {
 pub(crate) struct AdoptError {
     pub(crate) why: String,
     pub(crate) stored: Option<OwnedFd>,
+    /// The worker, if it serves and is only to be replaced.
+    pub(crate) predecessor: Option<Box<Worker>>,
 }
 
 /// Why there is no serving worker.

@@ -27,6 +27,8 @@ mod client;
 mod door;
 mod message;
 mod server;
+mod settings;
 
 pub(crate) use client::{Found, NurseryError, NurseryLink, fresh_token};
-pub use server::{NurseryConfig, NurseryServeError, nursery_main};
+pub use server::nursery_main;
+pub use settings::{NurseryConfig, NurseryServeError};

@@ -4,10 +4,8 @@
 //! no launch request and opens no file after its start.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,6 +19,7 @@ use nix::unistd::{Gid, Uid};
 use super::brood::{Brood, LIMIT, Nursling};
 use super::door::Door;
 use super::message::{Ask, Hello, NURSERY_VERSION, TOKEN_LIMIT, Welcome, Word};
+use super::settings::{self, NurseryConfig, NurseryServeError};
 use crate::packet::{self, PacketError};
 use crate::protocol::{REQUEST_LIMIT, VERSION};
 use crate::{Program, WorkerUser, privileges, spawn, worker};
@@ -34,56 +33,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the nursery waits for the directory of its socket.
 const DIRECTORY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a nursery is told at its start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NurseryConfig {
-    /// Where it listens; the directory must exist. An older socket there is replaced, whoever listens on it.
-    pub socket: PathBuf,
-    /// Group that may connect beside the owner (mode 0660 instead of 0600).
-    pub group: Option<u32>,
-    /// First arguments of a worker, `worker` among them; the program is always the nursery's own.
-    pub arguments: Vec<OsString>,
-    /// Who workers run as when the nursery is root. Otherwise they run as the nursery does.
-    pub user: Option<WorkerUser>,
-}
-
-/// Why a nursery could not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum NurseryServeError {
-    /// It is root and has no other user for workers.
-    #[error("a nursery that runs as root needs a user for its workers")]
-    NoUser,
-    /// It is root but could not drop to the workers' user.
-    #[error(
-        "the nursery runs as root but without the capability {0}, so its workers could not become another user; run it \
-         as the workers' user (in Kubernetes: runAsUser), which needs no capability"
-    )]
-    Root(&'static str),
-    /// It is root and the workers' user is root as well.
-    #[error("workers are not run as root")]
-    RootWorkers,
-    /// The socket cannot be made.
-    #[error("{}: {source}", path.display())]
-    Socket {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The system refused.
-    #[error(transparent)]
-    System(#[from] io::Error),
-    /// A limit could not be set.
-    #[error(transparent)]
-    Privilege(#[from] crate::PrivilegeError),
-}
-
 /// Runs the nursery until it is told to end and no worker is left. Call it while the process has one thread.
 ///
 /// # Errors
 /// It could not begin; afterwards nothing ends it but signals.
 pub fn nursery_main(config: NurseryConfig) -> Result<(), NurseryServeError> {
-    let user = workers_user(config.user)?;
+    let user = settings::workers_user(config.user)?;
     privileges::raise_own_open_files()?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
@@ -130,21 +85,6 @@ fn open_door(config: &NurseryConfig) -> Result<Door, NurseryServeError> {
             told = true;
         }
         std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// Root drops to another user for its workers, and must be able to; whoever else starts them as itself.
-fn workers_user(user: Option<WorkerUser>) -> Result<Option<WorkerUser>, NurseryServeError> {
-    if !Uid::effective().is_root() {
-        return Ok(None);
-    }
-    let user = user.ok_or(NurseryServeError::NoUser)?;
-    if user.uid.is_root() {
-        return Err(NurseryServeError::RootWorkers);
-    }
-    match privileges::missing_to_change_user() {
-        Some(capability) => Err(NurseryServeError::Root(capability)),
-        None => Ok(Some(user)),
     }
 }
 
