@@ -16,6 +16,8 @@ pub mod plugin;
 pub mod podman;
 pub mod process;
 pub mod reference;
+pub mod reference_driver;
 pub mod relay;
+pub mod sanity;
 pub mod site;
 pub mod wait;

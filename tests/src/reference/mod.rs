@@ -33,6 +33,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Name of the secret that calls must carry when the backend is told to want one.
 pub const SECRET: &str = "password";
 
+/// Why the reference backend cannot do everything on this machine, if it cannot.
+pub fn missing() -> Option<&'static str> {
+    if !Path::new("/dev/loop-control").exists() {
+        return Some("there are no loop devices");
+    }
+    FileSystem::growable().is_none().then_some(
+        "no file system can grow while it is mounted: neither is CAP_SYS_RESOURCE there for ext4, nor xfsprogs",
+    )
+}
+
 /// What a reference backend is told.
 #[derive(Debug, Clone)]
 pub struct ReferenceConfig {
