@@ -1,4 +1,5 @@
-//! What the author of a pod may ask of the real daemon, through kubelet's FlexVolume calls.
+//! What the author of a pod may ask of the real daemon, through kubelet's FlexVolume and CSI calls, and what a
+//! PersistentVolume may have.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
@@ -7,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use system_tests::csi_node::{CsiNode, CsiVolume};
 use system_tests::daemon::{Daemon, Scene};
 use system_tests::process;
 use system_tests::site::Site;
 use system_tests::wait;
+use tonic::Code;
 
 const REPO: &str = "mini.cern.ch";
 
@@ -26,7 +29,11 @@ impl<'scene> Node<'scene> {
         let kubelet = scene.path("kubelet");
         fs::create_dir_all(&kubelet).unwrap();
         let file = scene.path("volplane.toml");
-        fs::write(&file, format!("kubelet_dir = {kubelet:?}\n[cvmfs]\n{rules}\n")).unwrap();
+        let csi = format!(
+            "[csi]\nnode_id = 'n1'\nregister = false\n[csi.cvmfs]\nendpoint = 'unix://{}'",
+            scene.path("csi.sock").display()
+        );
+        fs::write(&file, format!("kubelet_dir = {kubelet:?}\n[cvmfs]\n{rules}\n{csi}\n")).unwrap();
         let daemon = Daemon::start_with(scene, &["--config", file.to_str().unwrap()]);
         let plugins = scene.path("volumeplugins");
         let mut install = daemon.command(&["flexvolume", "install", "--dir", plugins.to_str().unwrap()]);
@@ -64,6 +71,27 @@ impl<'scene> Node<'scene> {
         assert_eq!(answer["status"], "Failure", "{options:?}: {answer}");
         assert_eq!(self.daemon.mounts(), Vec::<Value>::new(), "{options:?}");
         answer["message"].as_str().unwrap().to_owned()
+    }
+
+    /// What kubelet does with a volume of a pod: stage where there is a staging place, publish, and take back. Answers the
+    /// mount, or the driver's refusal, after which nothing is mounted.
+    fn csi(&self, volume: &CsiVolume) -> Result<Value, (Code, String)> {
+        let node = CsiNode::connect(&self.scene.path("csi.sock"));
+        let target = self.scene.path("kubelet/pods/u/volumes/kubernetes.io~csi/v/mount");
+        let staged = if volume.staging.is_some() { node.stage(volume) } else { Ok(()) };
+        if let Err(status) = staged.and_then(|()| node.publish(volume, &target)) {
+            assert_eq!(self.daemon.mounts(), Vec::<Value>::new(), "{volume:?}");
+            return Err((status.code(), status.message().to_owned()));
+        }
+        assert!(fs::read_dir(&target).unwrap().count() > 0);
+        let mounts = self.daemon.mounts();
+        assert_eq!(mounts.len(), 1, "{mounts:?}");
+        node.unpublish(volume, &target).unwrap();
+        if volume.staging.is_some() {
+            node.unstage(volume).unwrap();
+        }
+        wait::until_true("the mount goes", || self.daemon.mounts().is_empty());
+        Ok(mounts.into_iter().next().unwrap())
     }
 
     fn works(&self, options: &[(&str, &str)]) -> Value {
@@ -159,4 +187,50 @@ fn the_administrator_widens_and_narrows_it() {
     let target = target.to_str().unwrap();
     process::run(&mut node.daemon.command(&["mount", "test.cern.ch", target, "-o", "max_retries=2"]));
     process::run(&mut node.daemon.command(&["umount", target]));
+}
+
+#[test]
+fn a_persistent_volume_may_have_what_an_inline_one_may_not() {
+    let scene = Scene::new();
+    let site = Site::fixtures(&scene);
+    site.configure(&scene, REPO);
+    let node = Node::start(&scene, "");
+    let kubelet = scene.path("kubelet");
+    let repo = ("repository", REPO);
+    let key = fixtures::public_key(REPO);
+    fs::write(scene.path("etc/more.conf"), "CVMFS_TIMEOUT=7\n").unwrap();
+    let file = scene.path("etc/more.conf").to_string_lossy().into_owned();
+    let keys = key.to_string_lossy().into_owned();
+    let config = format!(
+        "CVMFS_SERVER_URL={}\nCVMFS_PUBLIC_KEY={keys}\nCVMFS_HTTP_PROXY=DIRECT\nCVMFS_CACHE_BASE=/elsewhere\n",
+        site.repository(REPO)
+    );
+    let hash = node.csi(&CsiVolume::inline(1, &[repo])).unwrap()["details"]["root_hash"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for attributes in [
+        &[repo, ("clientConfig", config.as_str()), ("sharedMountID", "shared")][..],
+        &[repo, ("clientConfigFilepath", &file)],
+        &[repo, ("public_key", &keys), ("timeout", "9")],
+    ] {
+        let mount = node.csi(&CsiVolume::persistent(&kubelet, "pv-1", attributes)).unwrap();
+        assert_eq!(mount["details"]["root_hash"], hash.as_str(), "{attributes:?}");
+        let (code, said) = node.csi(&CsiVolume::inline(2, attributes)).unwrap_err();
+        assert_eq!(code, Code::PermissionDenied, "{attributes:?}: {said}");
+        assert!(said.contains("pods may"), "{said}");
+    }
+    // What pins a revision is anybody's.
+    let pinned = format!("CVMFS_ROOT_HASH={hash}\n");
+    for attributes in [&[repo, ("hash", hash.as_str())][..], &[repo, ("clientConfig", &pinned)]] {
+        for volume in [CsiVolume::persistent(&kubelet, REPO, attributes), CsiVolume::inline(3, attributes)] {
+            assert_eq!(node.csi(&volume).unwrap()["key"], format!("{REPO}#{hash}"));
+        }
+    }
+    // A handle is no repository's name: without the attribute it is all of /cvmfs.
+    assert_eq!(node.csi(&CsiVolume::persistent(&kubelet, REPO, &[])).unwrap()["key"], "cvmfs");
+    let (code, said) =
+        node.csi(&CsiVolume::persistent(&kubelet, "pv-2", &[("repositry", REPO)])).unwrap_err();
+    assert_eq!(code, Code::InvalidArgument, "{said}");
+    assert!(said.contains("did you mean repository?"), "{said}");
 }
