@@ -4,9 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use system_tests::chart::{self, Helm, Values};
+use system_tests::daemon::{Scene, binary};
 use system_tests::{image, process};
 
 /// The ways in which the chart is installed.
@@ -27,6 +29,7 @@ fn ways() -> Vec<(&'static str, Values)> {
                 .set("registrar.enabled=true,networkPolicy.enabled=true,podMonitor.enabled=true")
                 .set("imagePullSecrets[0].name=pull,labels.team=storage,node.podLabels.a=b,node.podAnnotations.c=d")
                 .set("workers.podAnnotations.e=f,controller.affinity.x=y,node.extraArguments[0]=--log-level=debug")
+                .set("config.csi.topology.site=meyrin,config.csi.max_volumes=100,config.cvmfs.pod_repositories={*.cern.ch}")
                 .set("storageClasses.repositories[0].name=cvmfs-atlas")
                 .set("storageClasses.repositories[0].repository=atlas.cern.ch")
                 .set_json("cvmfs.configD", &json!({"sw.example.org.conf": "CVMFS_SERVER_URL='http://x/@fqrn@'\n# \u{fc} \"quoted\": yes"}))
@@ -380,6 +383,22 @@ fn values_that_mean_nothing_are_refused() {
     let outside = Values::defaults().set_json("cvmfs.keys", &json!({"a/../../b": "x"}));
     let said = helm.manifest("volplane", "storage", &outside).expect_err("a key outside of keys/");
     assert!(said.contains("a/../../b"), "{said}");
+}
+
+#[test]
+fn the_daemon_takes_the_settings_that_are_rendered() {
+    in_all_ways("the_daemon_takes_the_settings_that_are_rendered", |way, objects| {
+        let scene = Scene::new();
+        let data = objects.named("ConfigMap", "volplane")["data"].as_object().unwrap().clone();
+        for (name, settings) in data {
+            let file = scene.path(&name);
+            fs::write(&file, text(&settings)).unwrap();
+            let output =
+                Command::new(binary()).args(["serve", "--check", "--config"]).arg(&file).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{way}: {name}: {said}\n{}", text(&settings));
+        }
+    });
 }
 
 #[test]
