@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,6 +45,15 @@ struct Waiter<'a>(&'a AtomicUsize);
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Says when it ends that nobody waits any more.
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }
 
@@ -107,8 +116,13 @@ impl HostKernel {
         let arrived = Instant::now();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waiter = Waiter(&self.waiting);
-        let mut newest = self.survey.lock().await;
+        // Bounded, or who waits would wait for each survey that fails before.
+        let turn = timeout_at(arrived + self.deadline, self.survey.lock()).await;
         drop(waiter);
+        let mut newest = turn.map_err(|_| {
+            let detail = "earlier questions have not been answered in time";
+            Fault::new(FaultKind::DeadlineExceeded, "ask all mount namespaces", "", detail)
+        })?;
         let survey = match newest.take() {
             Some((begun, survey)) if begun >= arrived => {
                 *newest = Some((begun, survey.clone()));
@@ -267,7 +281,19 @@ impl Kernel for HostKernel {
         read_only: bool,
     ) -> Result<bool, Fault> {
         let (source, node) = (source.to_owned(), spot.node);
-        let bind = move |place: &Place| place.bind(&source, device, node, read_only);
+        let waited_for = Arc::new(AtomicBool::new(true));
+        let _waiting = Waiting(waited_for.clone());
+        let bind = move |place: &Place| {
+            let made = place.bind(&source, device, node, read_only)?;
+            if !waited_for.load(Ordering::SeqCst) {
+                // The deadline is past, and the use was given up: kubelet would take what is left for success.
+                place.unmount(true)?;
+                if made {
+                    place.remove(node)?;
+                }
+            }
+            Ok(made)
+        };
         self.call_at("bind onto", spot, bind).await?.ok_or_else(|| {
             let detail = "the directory that it would be in does not exist";
             Fault::new(FaultKind::NotFound, "bind onto", spot.path.display().to_string(), detail)

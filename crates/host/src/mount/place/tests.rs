@@ -183,3 +183,20 @@ fn a_file_system_that_hangs_or_is_dead_is_looked_at_and_taken_away_without_askin
     place.remove(Node::Directory).unwrap();
     detach(&source).unwrap();
 }
+
+#[test]
+fn an_old_kernel_binds_and_remounts_with_the_same_flags() {
+    let Some((ground, root)) = ground() else { return };
+    let path = root.join("pods/a");
+    let place = Place::open(&path, Some(&root)).unwrap();
+    assert!(place.make(Node::Directory).unwrap());
+    let (from, onto) = (open_path(&ground.disk()).unwrap(), place.enter().unwrap());
+    let made = place.bind_and_remount(&from, &onto, Node::Directory, true).unwrap();
+    assert_eq!(seat(&made, &path).unwrap().device, ground.device());
+    let table = MountTable::own().unwrap();
+    let options: Vec<_> = table.at(&path).unwrap().options.split(',').collect();
+    assert!(["ro", "nosuid", "nodev"].iter().all(|flag| options.contains(flag)), "{options:?}");
+    drop((made, onto));
+    place.unmount(false).unwrap();
+    place.remove(Node::Directory).unwrap();
+}
