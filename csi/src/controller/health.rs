@@ -3,7 +3,7 @@
 use proto::csi::v1 as csi;
 use tonic::Status;
 use tracing::Span;
-use volume::{MountStatus, StoredVolume, Trouble};
+use volume::{MountStatus, StoredVolume};
 
 use crate::{Service, health, request, status};
 
@@ -17,8 +17,7 @@ pub(super) async fn get(
     let provision = super::abilities(service)?.provision;
     let stored = provision.volume(id).await.map_err(|fault| status::of(&fault))?;
     let mounts = service.volumes.mounts().await;
-    let trouble = trouble(&stored, &mounts);
-    Ok(csi::ControllerGetVolumeHealthResponse { volume_health: Some(health::of(&stored.id, trouble)) })
+    Ok(csi::ControllerGetVolumeHealthResponse { volume_health: Some(health(&stored, &mounts)) })
 }
 
 pub(super) async fn list(
@@ -30,14 +29,14 @@ pub(super) async fn list(
     let provision = super::abilities(service)?.provision;
     let listed = provision.volumes(&page).await.map_err(|fault| super::list_status(&fault))?;
     let mounts = service.volumes.mounts().await;
-    let entry = |stored: &StoredVolume| health::of(&stored.id, trouble(stored, &mounts));
     Ok(csi::ControllerListVolumeHealthResponse {
-        entries: listed.entries.iter().map(entry).collect(),
+        entries: listed.entries.iter().map(|stored| health(stored, &mounts)).collect(),
         next_token: listed.next.unwrap_or_default(),
     })
 }
 
-/// What the storage says of the volume, or else what its mounts on this node say.
-fn trouble(stored: &StoredVolume, mounts: &[MountStatus]) -> Option<Trouble> {
-    stored.trouble.clone().or_else(|| health::of_mounts(&stored.id, mounts))
+/// What the storage says of the volume, and what its mounts on this node say.
+fn health(stored: &StoredVolume, mounts: &[MountStatus]) -> csi::VolumeHealth {
+    let mounted = health::mounts_of(&stored.id, mounts, |_| true).filter_map(health::of_mount);
+    health::of(&stored.id, stored.trouble.iter().map(health::of_storage).chain(mounted))
 }

@@ -105,6 +105,24 @@ fn mount(mode: Mode) -> csi::VolumeCapability {
     }
 }
 
+/// A healthy mount of the CSI volume `scope`.
+fn mount_of(scope: &str) -> volume::MountStatus {
+    volume::MountStatus {
+        key: volume::MountKey::try_from("cms.cern.ch".to_owned()).unwrap(),
+        backend: Driver::Cvmfs,
+        state: volume::MountState::Live,
+        mountpoint: "/m".into(),
+        worker_pid: None,
+        references: vec![RefId { frontend: volume::Frontend::Csi, scope: scope.into(), id: "/t".into() }],
+        in_use_without_reference: false,
+        last_error: None,
+        revision: None,
+        health: "healthy".into(),
+        restarts: 0,
+        details: Default::default(),
+    }
+}
+
 fn create(name: &str) -> csi::CreateVolumeRequest {
     let parameters = [("repository", "cms.cern.ch"), ("csi.storage.k8s.io/pvc/name", "claim")];
     csi::CreateVolumeRequest {
@@ -278,22 +296,8 @@ async fn a_mounted_volume_is_published_on_this_node() {
         answer.into_inner().status.unwrap().published_node_ids
     };
     assert_eq!(nodes().await, Vec::<String>::new());
-    let mount = |scope: &str| volume::MountStatus {
-        key: volume::MountKey::try_from("cms.cern.ch".to_owned()).unwrap(),
-        backend: Driver::Cvmfs,
-        state: volume::MountState::Live,
-        mountpoint: "/m".into(),
-        worker_pid: None,
-        references: vec![RefId { frontend: volume::Frontend::Csi, scope: scope.into(), id: "/t".into() }],
-        in_use_without_reference: false,
-        last_error: None,
-        revision: None,
-        health: "healthy".into(),
-        restarts: 0,
-        details: Default::default(),
-    };
-    scene.volumes.inner.lock().mounts = vec![mount("v-b")];
+    scene.volumes.inner.lock().mounts = vec![mount_of("v-b")];
     assert_eq!(nodes().await, Vec::<String>::new());
-    scene.volumes.inner.lock().mounts = vec![mount("v-b"), mount("v-a")];
+    scene.volumes.inner.lock().mounts = vec![mount_of("v-b"), mount_of("v-a")];
     assert_eq!(nodes().await, ["node-1"]);
 }

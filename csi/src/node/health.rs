@@ -3,26 +3,17 @@
 //! A volume whose mount works has no entry. One that works badly (no server answers, a cache that cannot be written) is
 //! DEGRADED, one that nobody serves INACCESSIBLE. `reason` is one word per situation, `message` what the worker says.
 
-use std::collections::BTreeSet;
-
 use proto::csi::v1::node_get_storage_health_response::StorageBackendHealth;
-use proto::csi::v1::volume_health::VolumeHealthEntry;
 use proto::csi::v1::{
     NodeGetStorageHealthResponse, NodeGetVolumeHealthRequest, NodeGetVolumeHealthResponse,
-    StorageHealthErrorType, VolumeHealth, VolumeHealthErrorType,
+    StorageHealthErrorType, VolumeHealthErrorType,
 };
 use tonic::Status;
-use volume::{Frontend, MountState, MountStatus};
+use volume::{MountStatus, RefId};
 
 use super::{NodeService, reference};
 use crate::fields;
-
-/// What is wrong, in the interface's words.
-struct Trouble {
-    status: VolumeHealthErrorType,
-    reason: &'static str,
-    message: String,
-}
+use crate::health::{self, Trouble};
 
 impl NodeService {
     /// By a path where one is given, else over all places of the volume on this node.
@@ -37,17 +28,13 @@ impl NodeService {
             places.push(reference(volume_id, fields::looked_up("volume_publish_path", path)?));
         }
         let mounts = self.service.volumes.mounts().await;
-        let used = mounts.iter().filter(|mount| {
-            mount.references.iter().any(|held| {
-                let of_volume = held.frontend == Frontend::Csi && held.scope == volume_id;
-                of_volume && (places.is_empty() || places.contains(held))
-            })
-        });
+        let counts = |held: &RefId| places.is_empty() || places.contains(held);
+        let used = health::mounts_of(volume_id, &mounts, counts);
         let mut known = false;
         let mut troubles = Vec::new();
         for mount in used {
             known = true;
-            troubles.extend(trouble(mount));
+            troubles.extend(health::of_mount(mount));
         }
         // A failed publish beside a live staging place is trouble as well.
         if let Some(fault) = self.failures.of(volume_id) {
@@ -59,18 +46,7 @@ impl NodeService {
             let text = format!("volume {volume_id} is not used on this node");
             return Err(Status::not_found(text));
         }
-        let mut told = BTreeSet::new();
-        let entries =
-            troubles.into_iter().filter(|trouble| told.insert((trouble.status as i32, trouble.reason)));
-        let health_statuses = entries
-            .map(|trouble| VolumeHealthEntry {
-                status: trouble.status.into(),
-                reason: trouble.reason.to_owned(),
-                message: trouble.message,
-            })
-            .collect();
-        let health = VolumeHealth { volume_id: volume_id.to_owned(), health_statuses };
-        Ok(NodeGetVolumeHealthResponse { volume_health: Some(health) })
+        Ok(NodeGetVolumeHealthResponse { volume_health: Some(health::of(volume_id, troubles)) })
     }
 
     /// The driver's storage as this node sees it: its mounts that are in use.
@@ -80,7 +56,7 @@ impl NodeService {
         let used: Vec<&MountStatus> =
             mounts.iter().filter(|mount| mount.backend == driver && !mount.references.is_empty()).collect();
         let ill: Vec<(&MountStatus, Trouble)> =
-            used.iter().filter_map(|mount| Some((*mount, trouble(mount)?))).collect();
+            used.iter().filter_map(|mount| Some((*mount, health::of_mount(mount)?))).collect();
         let Some((mount, first)) = ill.first() else { return NodeGetStorageHealthResponse::default() };
         let gone = ill.iter().all(|(_, trouble)| trouble.status == VolumeHealthErrorType::Inaccessible);
         let (status, reason) = if gone && ill.len() == used.len() {
@@ -103,21 +79,4 @@ impl NodeService {
         };
         NodeGetStorageHealthResponse { backend_health: vec![backend] }
     }
-}
-
-/// What is wrong with a mount that somebody uses; `None`: nothing.
-fn trouble(mount: &MountStatus) -> Option<Trouble> {
-    use VolumeHealthErrorType::{Degraded, Inaccessible};
-    let (status, reason) = match mount.state {
-        MountState::Live if mount.health == "healthy" => return None,
-        MountState::Live => (Degraded, "Degraded"),
-        MountState::Attaching => (Inaccessible, "BeingMounted"),
-        MountState::Stale => (Inaccessible, "MountDead"),
-        MountState::Absent | MountState::Detaching => (Inaccessible, "NotMounted"),
-    };
-    let mut message = format!("{}: {}", mount.key, mount.health);
-    if let Some(error) = mount.last_error.as_ref().filter(|error| !message.contains(error.as_str())) {
-        message = format!("{message}; last error: {error}");
-    }
-    Some(Trouble { status, reason, message })
 }
