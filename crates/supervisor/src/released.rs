@@ -16,8 +16,10 @@ use crate::{clock, mounted};
 /// How long after the unmount the kernel may take to end a connection that nobody holds.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// Most released mounts of a pool: each has a process. What is unmounted beyond that is ended for all.
-const LIMIT: usize = 256;
+/// Most released mounts of a pool. Each has a process of some 15 MiB, and a holder that forgets (a container that got a
+/// copy of all the node's mounts when it started) must not make them more and more. What is unmounted beyond that is
+/// ended for all, after the log has said so.
+const LIMIT: usize = 64;
 
 impl Keeper {
     /// After the unmount: whether somebody else holds the mount, which goes on as a released one then.

@@ -7,6 +7,7 @@
 
 mod container;
 mod ground;
+mod hostile;
 mod memory;
 mod nurseries;
 mod releases;
@@ -26,6 +27,7 @@ fn main() {
                 .then(|| WorkerUser { uid: Uid::from_raw(number(5)), gid: Gid::from_raw(number(7)) });
             supervisor::worker_main(Arc::new(memory::Memory), user).unwrap();
         }
+        Some("knock") => hostile::knock(&arguments[2..]),
         Some("nursery") => nurseries::nursery_main(&arguments[2..]),
         Some("daemon") => stories::daemon_main(&arguments[2..]),
         _ => run(&arguments[1..]),
@@ -33,7 +35,7 @@ fn main() {
 }
 
 fn all() -> impl Iterator<Item = &'static (&'static str, fn())> {
-    stories::ALL.iter().chain(nurseries::ALL).chain(releases::ALL)
+    stories::ALL.iter().chain(nurseries::ALL).chain(releases::ALL).chain(hostile::ALL)
 }
 
 /// The stories whose name contains the first argument that is no option.

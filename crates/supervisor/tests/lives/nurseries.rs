@@ -43,10 +43,10 @@ pub fn nursery_main(arguments: &[String]) {
 }
 
 /// The user that the container of a nursery runs as.
-const USER: u32 = 61_007;
+pub const USER: u32 = 61_007;
 
 /// A ground whose mounts reach other mount namespaces, and a place for the nursery's socket.
-fn shared_ground() -> Ground {
+pub fn shared_ground() -> Ground {
     let mut ground = Ground::new();
     let path = ground.directory.path().to_owned();
     for arguments in [&["--bind"][..], &["--make-private"], &["--make-shared"]] {
@@ -65,7 +65,7 @@ fn shared_ground() -> Ground {
 }
 
 /// A nursery in a container that has a read-only root, no mount of ours, no capability, and the user [`USER`].
-fn start_nursery(ground: &Ground) -> Container {
+pub fn start_nursery(ground: &Ground) -> Container {
     let drop = format!(
         "setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs"
     );
@@ -404,6 +404,7 @@ fn an_unknown_nursery() {
     let reader = Reader::start(&ground);
     daemon.kill();
     terminate(&old);
+    wait_for("the socket's end", || (!exists(ground.nursery.as_ref().unwrap())).then_some(()));
     let new = start_nursery(&ground);
     let pool = ground.pool();
     let report = successor(&ground, &pool, 1);
