@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,10 +14,26 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::warn;
 
+use crate::authority::Mended;
+
+/// Bytes that are read at a time.
+const READ: usize = 8 << 10;
+
 /// A connection that counts until it is closed.
 pub(crate) struct Connection {
     stream: UnixStream,
     _permit: OwnedSemaphorePermit,
+    /// Callers that dial the socket by its path are not understood otherwise.
+    mended: Mended,
+    /// What has come in and is not read yet, from `read` on.
+    ready: Vec<u8>,
+    read: usize,
+}
+
+impl Connection {
+    fn new(stream: UnixStream, permit: OwnedSemaphorePermit) -> Self {
+        Connection { stream, _permit: permit, mended: Mended::new(), ready: Vec::new(), read: 0 }
+    }
 }
 
 /// Accepts in a task, which owns the listener and ends when it is aborted or the stream is dropped. At most `limit`
@@ -33,7 +49,7 @@ pub(crate) fn accept(
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    if sender.send(Ok(Connection { stream, _permit: permit })).await.is_err() {
+                    if sender.send(Ok(Connection::new(stream, permit))).await.is_err() {
                         return;
                     }
                 }
@@ -59,7 +75,26 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let this = &mut *self;
+        while this.read == this.ready.len() {
+            this.ready.clear();
+            this.read = 0;
+            let mut bytes = [0; READ];
+            let mut arrived = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut this.stream).poll_read(context, &mut arrived))?;
+            if arrived.filled().is_empty() {
+                this.mended.end(&mut this.ready);
+                if this.ready.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                this.mended.pass(arrived.filled(), &mut this.ready);
+            }
+        }
+        let now = buffer.remaining().min(this.ready.len() - this.read);
+        buffer.put_slice(&this.ready[this.read..this.read + now]);
+        this.read += now;
+        Poll::Ready(Ok(()))
     }
 }
 

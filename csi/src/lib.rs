@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authority;
 mod config;
 mod connections;
 mod context;

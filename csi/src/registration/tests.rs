@@ -90,3 +90,43 @@ async fn a_kubelet_that_is_not_there_yet_is_waited_for() {
     found(&socket).await.get_info(InfoRequest {}).await.unwrap();
     keeping.abort();
 }
+
+/// Kubelet dials the socket's path, and its gRPC library makes of that an authority that is none.
+#[tokio::test]
+async fn kubelets_own_form_of_a_call_is_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let directory = tempfile::tempdir().unwrap();
+    let registration = Registration {
+        name: "cvmfs.csi.cern.ch".parse().unwrap(),
+        endpoint: "/x/csi.sock".into(),
+        directory: directory.path().to_owned(),
+    };
+    let socket = registration.socket();
+    let keeping = tokio::spawn(registration.keep(std::future::pending()));
+    found(&socket).await;
+    let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+    let mut block = vec![0x83, 0x86];
+    let literal = |block: &mut Vec<u8>, name: &[u8], value: &str| {
+        block.extend_from_slice(name);
+        block.push(u8::try_from(value.len()).unwrap());
+        block.extend_from_slice(value.as_bytes());
+    };
+    literal(&mut block, &[0x45], "/pluginregistration.Registration/GetInfo");
+    literal(&mut block, &[0x41], "%2Fvar%2Flib%2Fkubelet%2Fplugins_registry%2Fcvmfs.csi.cern.ch-reg.sock");
+    literal(&mut block, &[0x5f], "application/grpc");
+    literal(&mut block, b"\x40\x02te", "trailers");
+    let mut call = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0".to_vec();
+    call.extend([u8::try_from(block.len()).unwrap(), 1, 4, 0, 0, 0, 1]);
+    call.extend(block);
+    call.extend(b"\0\0\x05\0\x01\0\0\0\x01\0\0\0\0\0");
+    stream.write_all(&call).await.unwrap();
+    let mut answer = Vec::new();
+    let answered = async {
+        while !answer.windows(9).any(|part| part == b"CSIPlugin") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "hung up: {answer:?}");
+        }
+    };
+    tokio::time::timeout(LONG, answered).await.expect("no answer");
+    keeping.abort();
+}
