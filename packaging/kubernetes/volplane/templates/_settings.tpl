@@ -48,9 +48,9 @@ csi:
 {{- $fixed := include "volplane.fixedSettings" (list . "node" (not .Values.registrar.enabled) $endpoint) | fromYaml -}}
 {{- $_ := set $fixed "state_dir" "/var/lib/volplane" -}}
 {{- $_ := set $fixed "cvmfs" (dict "config_dir" "/etc/cvmfs" "cache_dir" "/var/cache/volplane/cvmfs") -}}
-{{- if .Values.workers.enabled -}}
-{{- $_ := set $fixed "worker" (dict "nursery" "/run/volplane/nursery/nursery.sock") -}}
-{{- end -}}
+{{- $worker := dict "user" "60987" -}}
+{{- if .Values.workers.enabled }}{{ $_ := set $worker "nursery" "/run/volplane/nursery/nursery.sock" }}{{ end -}}
+{{- $_ := set $fixed "worker" $worker -}}
 {{- if .Values.podMonitor.enabled -}}
 {{- $_ := set $fixed "metrics" (dict "listen" (printf "0.0.0.0:%d" (int .Values.podMonitor.port)) "other_hosts" true) -}}
 {{- end -}}
