@@ -66,7 +66,7 @@ fn flexvolume(
     figures: &mut Figures,
 ) -> Result<(), String> {
     let plugins = scene.path("volumeplugins");
-    process::run(daemon.command(&["flexvolume", "install", "--dir"]).arg(&plugins));
+    process::run(daemon.command(&["flexvolume", "install"]).arg("--dir").arg(&plugins));
     let driver = plugins.join("cern~cvmfs/cvmfs");
     let options =
         json!({"repository": REPO, "kubernetes.io/fsType": "", "kubernetes.io/readwrite": "ro"}).to_string();
