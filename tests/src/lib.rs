@@ -11,6 +11,7 @@ pub mod document;
 pub mod engine;
 pub mod flexvolume;
 pub mod image;
+pub mod kubelet;
 pub mod kubernetes;
 pub mod plugin;
 pub mod podman;

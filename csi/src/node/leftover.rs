@@ -59,13 +59,14 @@ fn remove_now(kubelet_dir: &Path, target: &Path) -> Result<(), Errno> {
     let opened = open(kubelet_dir, flags, Mode::empty()).and_then(|root| openat2(&root, parent, how));
     let parent = match opened {
         Ok(parent) => parent,
-        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        // A name that is too long is nowhere.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => return Ok(()),
         Err(errno) => return Err(errno),
     };
     // AT_NO_AUTOMOUNT and no follow: the target itself may be anything.
     let at = match fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT) {
         Ok(at) => at,
-        Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::ENOENT | Errno::ENAMETOOLONG) => return Ok(()),
         // A dead mount of whomever.
         Err(Errno::ENOTCONN) => return Err(Errno::EBUSY),
         Err(errno) => return Err(errno),
@@ -114,6 +115,8 @@ mod tests {
         assert!(!kubelet.join("pods/a/mount").exists());
         assert_eq!(gone("pods/a/mount").await, Ok(()));
         assert_eq!(gone("pods/nobody/mount").await, Ok(()));
+        let long: &str = Box::leak("x".repeat(300).into_boxed_str());
+        assert_eq!(gone(long).await, Ok(()));
         assert_eq!(gone("pods/device").await, Ok(()));
         assert_eq!(gone("pods/link/mount").await, Err(Code::InvalidArgument));
         assert_eq!(gone("pods/target").await, Err(Code::InvalidArgument));
