@@ -315,7 +315,12 @@ fn nothing_breaks_leaks_or_leaves_kubelets_directory() {
     let before = tree(&outside);
     let pid = node.daemon.pid();
 
-    let mut runner = TestRunner::new(Config { cases: 24, max_shrink_iters: 20, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases: 24,
+        max_shrink_iters: 20,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let channel = node.kubelet.channel();
     let played = runner.run(&vec(calls(&root), 1..24), |calls| {
         let codes = node.kubelet.runtime.block_on(async {

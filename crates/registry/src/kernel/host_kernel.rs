@@ -165,6 +165,10 @@ fn io_kind(error: &std::io::Error) -> FaultKind {
         std::io::ErrorKind::NotFound => FaultKind::NotFound,
         std::io::ErrorKind::PermissionDenied => FaultKind::PermissionDenied,
         std::io::ErrorKind::StorageFull => FaultKind::ResourceExhausted,
+        // The path that was asked for is a file, leads through one, or cannot be a name.
+        std::io::ErrorKind::NotADirectory
+        | std::io::ErrorKind::IsADirectory
+        | std::io::ErrorKind::InvalidFilename => FaultKind::InvalidArgument,
         _ => FaultKind::Internal,
     }
 }
