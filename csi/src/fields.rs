@@ -17,7 +17,7 @@ const SHOWN: usize = 160;
 
 /// Puts a text of a peer on the span of the call, cut short and with control characters escaped.
 pub(crate) fn show(name: &'static str, text: &str) {
-    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_default).collect();
     if text.chars().nth(SHOWN).is_some() {
         shown.push('…');
     }
@@ -45,7 +45,6 @@ pub(crate) fn path(name: &str, text: &str, beneath: &Path) -> Result<PathBuf, St
 }
 
 fn plain(name: &str, text: &str) -> Result<PathBuf, Status> {
-    show("path", text);
     if text.is_empty() {
         return Err(invalid(name, "is missing"));
     }
@@ -64,7 +63,6 @@ fn plain(name: &str, text: &str) -> Result<PathBuf, Status> {
 
 /// A required path that is only looked up among those that are in use, so it may be any.
 pub(crate) fn looked_up(name: &str, text: &str) -> Result<String, Status> {
-    show("path", text);
     if text.is_empty() {
         return Err(invalid(name, "is missing"));
     }

@@ -13,6 +13,7 @@ impl NodeService {
         wanted: NodeExpandVolumeRequest,
     ) -> Result<NodeExpandVolumeResponse, Status> {
         let volume_id = fields::volume_id(&wanted.volume_id)?;
+        fields::show("path", &wanted.volume_path);
         let path = fields::looked_up("volume_path", &wanted.volume_path)?;
         if !self.abilities()?.grow {
             let text = format!("volumes of {} have no size that could grow", self.service.driver());

@@ -41,11 +41,11 @@ impl NodeService {
         request: NodePublishVolumeRequest,
     ) -> Result<NodePublishVolumeResponse, Status> {
         let volume_id = fields::volume_id(&request.volume_id)?;
+        fields::show("path", &request.target_path);
         let path = fields::path("target_path", &request.target_path, self.kubelet_dir())?;
         let staged = !request.staging_target_path.is_empty();
         if staged {
             fields::path("staging_target_path", &request.staging_target_path, self.kubelet_dir())?;
-            fields::show("path", &request.target_path);
         }
         let abilities = self.abilities()?;
         let wanted = usage("volume_capability", request.volume_capability.as_ref(), abilities)?;
@@ -105,6 +105,7 @@ impl NodeService {
         request: NodeUnpublishVolumeRequest,
     ) -> Result<NodeUnpublishVolumeResponse, Status> {
         let volume_id = fields::volume_id(&request.volume_id)?;
+        fields::show("path", &request.target_path);
         let path = fields::path("target_path", &request.target_path, self.kubelet_dir())?;
         let reference = reference(volume_id, path.to_string_lossy());
         self.service.volumes.release(&reference).await.map_err(|fault| status::of(&fault))?;

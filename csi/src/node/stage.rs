@@ -20,6 +20,7 @@ impl NodeService {
         request: NodeStageVolumeRequest,
     ) -> Result<NodeStageVolumeResponse, Status> {
         let volume_id = fields::volume_id(&request.volume_id)?;
+        fields::show("path", &request.staging_target_path);
         let path = fields::path("staging_target_path", &request.staging_target_path, self.kubelet_dir())?;
         let abilities = self.abilities()?;
         let wanted = usage("volume_capability", request.volume_capability.as_ref(), abilities)?;
@@ -45,6 +46,7 @@ impl NodeService {
         request: NodeUnstageVolumeRequest,
     ) -> Result<NodeUnstageVolumeResponse, Status> {
         let volume_id = fields::volume_id(&request.volume_id)?;
+        fields::show("path", &request.staging_target_path);
         let path = fields::path("staging_target_path", &request.staging_target_path, self.kubelet_dir())?;
         let reference = reference(volume_id, path.to_string_lossy());
         self.service.volumes.release(&reference).await.map_err(|fault| status::of(&fault))?;

@@ -16,6 +16,7 @@ impl NodeService {
         request: NodeGetVolumeStatsRequest,
     ) -> Result<NodeGetVolumeStatsResponse, Status> {
         let volume_id = fields::volume_id(&request.volume_id)?;
+        fields::show("path", &request.volume_path);
         let path = fields::looked_up("volume_path", &request.volume_path)?;
         let stats = self.service.volumes.stats(&reference(volume_id, path)).await;
         let stats = stats.map_err(|fault| status::of(&fault))?;

@@ -241,6 +241,14 @@ impl Place {
         if seat(&onto, &self.path)?.mount != self.parent_mount {
             return Err(MountError::Changed(self.path.clone()));
         }
+        // The kernel has one EINVAL for this and for much else.
+        let mode = fstat(&onto).map_err(os("look at", &self.path))?.st_mode;
+        let is_directory = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+        match (node, is_directory) {
+            (Node::Directory, true) | (Node::File, false) => {}
+            (Node::Directory, false) => return Err(DirectoryError::NotDirectory(self.path.clone()).into()),
+            (Node::File, true) => return Err(os("bind a device onto", &self.path)(Errno::EISDIR)),
+        }
         let made = match clone_mount(from, node, read_only) {
             Ok(tree) => {
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
