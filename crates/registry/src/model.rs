@@ -21,6 +21,8 @@ use crate::fake::{World, key};
 
 mod calls;
 mod cases;
+mod cut_off;
+mod provisioned;
 mod targets;
 
 use self::calls::{Call, Step, step};
@@ -63,6 +65,7 @@ struct Run {
     boot: u32,
     volumes: BTreeSet<usize>,
     held: BTreeMap<RefId, MountKey>,
+    provisioned: BTreeSet<usize>,
     /// Seconds that sweeps have gone ahead of the clock.
     ahead: u64,
 }
@@ -80,6 +83,7 @@ impl Run {
             boot: 0,
             volumes: BTreeSet::new(),
             held: BTreeMap::new(),
+            provisioned: BTreeSet::new(),
             ahead: 0,
         };
         run.start();
@@ -167,6 +171,7 @@ impl Run {
                 std::fs::remove_dir_all(self.dir.path().join("state")).unwrap();
                 self.volumes.clear();
                 self.held.clear();
+                self.provisioned.clear();
                 self.protect(&[], |_, _| false);
                 assert!(self.start());
             }
@@ -230,6 +235,9 @@ impl Run {
             (Call::Define(v), result) => {
                 result.unwrap();
                 self.volumes.insert(v);
+            }
+            (Call::Provision(_) | Call::Deprovision(_), result) => {
+                self.account_provision(call, result.map(drop));
             }
             (Call::Remove(v), Ok(_)) => {
                 self.volumes.remove(&v);
@@ -295,74 +303,6 @@ impl Run {
         }
     }
 
-    fn dies_during(&mut self, call: Call, at: usize) {
-        self.protect(&[call], |_, _| false);
-        self.world.facts.lock().dies_in = Some(at);
-        let world = self.world.clone();
-        let result = self.block_on(async |registry| {
-            tokio::select! {
-                result = call.perform(&registry) => Some(result),
-                () = death(&world) => None,
-            }
-        });
-        self.world.facts.lock().dies_in = None;
-        match result {
-            Some(result) => self.account(call, result, false),
-            None => {
-                assert!(self.start());
-                self.assert_settled();
-                self.cut_off(call);
-            }
-        }
-    }
-
-    /// The call was cut off: both outcomes are allowed.
-    fn cut_off(&mut self, call: Call) {
-        let real = self.real();
-        match call {
-            Call::Define(v) | Call::Remove(v) => {
-                let registry = self.registry.as_ref().unwrap();
-                let name = VOLUMES[v].0.parse().unwrap();
-                match registry.core().get(DRIVER, &name) {
-                    Ok(_) => self.volumes.insert(v),
-                    Err(_) => self.volumes.remove(&v),
-                };
-                if matches!(call, Call::Remove(_)) {
-                    self.held.retain(|id, _| id.scope != VOLUMES[v].0 || real.contains_key(id));
-                }
-            }
-            Call::Mount(..) | Call::Unmount(..) | Call::Publish(..) | Call::Unpublish(..) => {
-                let (reference, _) = call.reference().unwrap();
-                match real.get(&reference) {
-                    Some(key) => self.held.insert(reference, key.clone()),
-                    None => self.held.remove(&reference),
-                };
-            }
-        }
-    }
-
-    fn hangs_up_during(&mut self, call: Call, at: usize) {
-        self.protect(&[call], |_, _| false);
-        self.world.facts.lock().tells_in = Some(at);
-        let world = self.world.clone();
-        let result = self.block_on(async |registry| {
-            let result = tokio::select! {
-                biased;
-                () = world.told.notified() => None,
-                result = call.perform(&registry) => Some(result),
-            };
-            quiet(&registry).await;
-            result
-        });
-        self.world.facts.lock().tells_in = None;
-        match (result, call) {
-            (Some(result), _) => self.account(call, result, false),
-            // An acquire that nobody heard of must not leave a new reference.
-            (None, Call::Mount(..) | Call::Publish(..)) => self.ask(&call.reference().unwrap()),
-            (None, _) => self.cut_off(call),
-        }
-    }
-
     fn sweep(&mut self, seconds: u64) {
         self.ahead += seconds;
         let seen: BTreeSet<MountKey> = {
@@ -384,6 +324,7 @@ impl Run {
         self.block_on(async |registry| quiet(&registry).await);
         assert_eq!(self.real(), self.held, "after {step:?}");
         self.check_targets();
+        self.check_provisioned();
     }
 
     /// All is given back: nothing may be left, in the registry or in the world.

@@ -9,12 +9,14 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use volume::{
     Abilities, Backend, Caller, Driver, Fault, FaultKind, Form, Frontend, NewVolume, OptionMap, Page,
     PageRequest, Provision, Secrets, StoredVolume,
 };
 
 use crate::core::{Core, busy, now};
+use crate::guard::Guard;
 use crate::table::{Change, ProvisionedRow};
 
 /// Volumes of all drivers together.
@@ -25,6 +27,8 @@ const PARAMETER_BYTES: usize = 4096;
 const NAME_BYTES: usize = 128;
 /// Entries of one page.
 const PAGE: usize = 1000;
+
+type Lane = Guard<String>;
 
 /// The volumes of one driver.
 pub(crate) struct Nominal {
@@ -106,6 +110,23 @@ impl Nominal {
         })
     }
 
+    /// Writes a change down, whether or not the caller waits for the end. Nothing else is done to this volume meanwhile.
+    async fn change(&self, core: &Arc<Core>, id: &str, lane: Lane, change: Change) -> Result<(), Fault> {
+        let deadline = Instant::now() + core.config.release;
+        let writing = core.clone();
+        let work = async move {
+            let _lane = lane;
+            writing.commit(vec![change]).await
+        };
+        core.complete("provision volume", id, deadline, work).await
+    }
+
+    /// The right to change a volume. The sidecar gives up after ten seconds and asks again while the first request runs
+    /// (facts: kubernetes-current 4): it hears that it is busy.
+    fn lane(&self, core: &Core, id: &str) -> Result<Lane, Fault> {
+        core.lanes.try_enter(&format!("{}\0provision\0{id}", self.driver)).map_err(|_| busy(id))
+    }
+
     /// Whether the parameters describe a volume in each of these forms.
     fn check_forms(
         &self,
@@ -165,9 +186,7 @@ impl Provision for Nominal {
         let core = self.core()?;
         let size = self.examine(core.backend(self.driver)?.as_ref(), wanted)?;
         let id = id_of(&wanted.name);
-        // The sidecar gives up after ten seconds and asks again while this one runs (facts: kubernetes-current 4).
-        let lane = format!("{}\0provision\0{id}", self.driver);
-        let _lane = core.lanes.try_enter(&lane).map_err(|_| busy(&wanted.name))?;
+        let lane = self.lane(&core, &id)?;
         let row = ProvisionedRow {
             name: wanted.name.clone(),
             size,
@@ -198,19 +217,19 @@ impl Provision for Nominal {
             let detail = format!("a volume is there already with {other}");
             return Err(Fault::new(FaultKind::AlreadyExists, "provision volume", &wanted.name, detail));
         }
-        core.commit(vec![Change::PutProvisioned(self.driver, id.clone(), row.clone())]).await?;
+        let put = Change::PutProvisioned(self.driver, id.clone(), row.clone());
+        self.change(&core, &id, lane, put).await?;
         tracing::info!(volume = %id, driver = %self.driver, "volume provisioned");
         Ok(stored(&id, &row))
     }
 
     async fn delete(&self, id: &str, _secrets: &Secrets) -> Result<(), Fault> {
         let core = self.core()?;
-        let lane = format!("{}\0provision\0{id}", self.driver);
-        let _lane = core.lanes.try_enter(&lane).map_err(|_| busy(id))?;
+        let lane = self.lane(&core, id)?;
         if self.row(&core, id).is_err() {
             return Ok(());
         }
-        core.commit(vec![Change::DropProvisioned(self.driver, id.to_owned())]).await?;
+        self.change(&core, id, lane, Change::DropProvisioned(self.driver, id.to_owned())).await?;
         tracing::info!(volume = %id, driver = %self.driver, "provisioned volume deleted");
         Ok(())
     }

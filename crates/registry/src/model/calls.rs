@@ -23,6 +23,9 @@ pub(super) enum Call {
     Publish(usize, Manner),
     /// With whether it is the other volume's.
     Unpublish(usize, bool),
+    /// A named set of options.
+    Provision(usize),
+    Deprovision(usize),
 }
 
 /// How a target is published.
@@ -71,6 +74,8 @@ fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
         2 => (0..3_usize).prop_map(Call::Define),
         1 => (0..3_usize).prop_map(Call::Remove),
+        1 => (0..3_usize).prop_map(Call::Provision),
+        1 => (0..3_usize).prop_map(Call::Deprovision),
         5 => (0..3_usize, 0..3_u8, prop::bool::weighted(0.2)).prop_map(|(v, id, p)| Call::Mount(v, id, p)),
         4 => (0..3_usize, 0..3_u8, prop::bool::weighted(0.2)).prop_map(|(v, id, p)| Call::Unmount(v, id, p)),
         4 => (0..3_usize, manner()).prop_map(|(t, manner)| Call::Publish(t, manner)),
@@ -120,7 +125,7 @@ impl Call {
             (RefId { frontend, scope: name.into(), id }, key(repository))
         };
         match self {
-            Call::Define(_) | Call::Remove(_) => None,
+            Call::Define(_) | Call::Remove(_) | Call::Provision(_) | Call::Deprovision(_) => None,
             Call::Mount(v, id, podman) | Call::Unmount(v, id, podman) => Some(volume(v, id, podman)),
             Call::Publish(t, Manner { other, .. }) | Call::Unpublish(t, other) => {
                 let (target, repository) = TARGETS[t];
@@ -140,6 +145,23 @@ impl Call {
             Call::Define(v) => {
                 let options = OptionMap::from([("repository".to_owned(), VOLUMES[v].1.to_owned())]);
                 registry.define(DRIVER, &name(v), &options, &docker).await.map(|_| None)
+            }
+            Call::Provision(v) => {
+                let wanted = volume::NewVolume {
+                    name: VOLUMES[v].0.to_owned(),
+                    size: volume::SizeRange::default(),
+                    parameters: OptionMap::from([("repository".to_owned(), VOLUMES[v].1.to_owned())]),
+                    mutable_parameters: OptionMap::new(),
+                    source: None,
+                    forms: vec![volume::Form::default()],
+                    places: Vec::new(),
+                };
+                let provision = registry.abilities(DRIVER)?.provision;
+                provision.create(&wanted, &volume::Secrets::new()).await.map(|_| None)
+            }
+            Call::Deprovision(v) => {
+                let provision = registry.abilities(DRIVER)?.provision;
+                provision.delete(VOLUMES[v].0, &volume::Secrets::new()).await.map(|()| None)
             }
             Call::Remove(v) => registry.remove(DRIVER, &name(v)).await.map(|()| None),
             Call::Mount(v, _, _) => {
