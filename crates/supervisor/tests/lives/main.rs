@@ -12,6 +12,7 @@ mod memory;
 mod nurseries;
 mod releases;
 mod stories;
+mod versions;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ fn main() {
             supervisor::worker_main(Arc::new(memory::Memory), user).unwrap();
         }
         Some("knock") => hostile::knock(&arguments[2..]),
+        Some("old-worker") => versions::old_worker_main(&arguments[2..]),
         Some("nursery") => nurseries::nursery_main(&arguments[2..]),
         Some("daemon") => stories::daemon_main(&arguments[2..]),
         _ => run(&arguments[1..]),
@@ -35,7 +37,7 @@ fn main() {
 }
 
 fn all() -> impl Iterator<Item = &'static (&'static str, fn())> {
-    stories::ALL.iter().chain(nurseries::ALL).chain(releases::ALL).chain(hostile::ALL)
+    stories::ALL.iter().chain(nurseries::ALL).chain(releases::ALL).chain(hostile::ALL).chain(versions::ALL)
 }
 
 /// The stories whose name contains the first argument that is no option.
