@@ -43,6 +43,13 @@ impl Identity for Service {
                 has(abilities.as_ref().is_some_and(|abilities| abilities.extents.is_some())),
                 service::Type::SnapshotMetadataService,
             ),
+            (
+                has(abilities
+                    .as_ref()
+                    .and_then(|abilities| abilities.snapshots.as_ref())
+                    .is_some_and(|s| s.are_placed())),
+                service::Type::SnapshotAccessibilityConstraints,
+            ),
         ];
         let services = services.into_iter().filter(|(there, _)| *there).map(|(_, service)| {
             plugin_capability::Type::Service(plugin_capability::Service { r#type: service.into() })

@@ -409,6 +409,37 @@ fn a_device_is_published_and_its_changes_are_told() {
 }
 
 #[test]
+fn a_snapshot_is_taken_where_it_shall_be_usable_or_not_at_all() {
+    if let Some(reason) = reference::missing() {
+        return process::skip(
+            "provisioned::a_snapshot_is_taken_where_it_shall_be_usable_or_not_at_all",
+            reason,
+        );
+    }
+    let scene = Scene::devices();
+    let volume = scene.create("placed", 64 * MIB, None);
+    let here = volume.accessible_topology[0].clone();
+    let elsewhere = HashMap::from([("topology.reference.test/zone".to_owned(), "elsewhere".to_owned())]);
+    let take = |name: &str, places: Vec<csi::Topology>| {
+        let request = csi::CreateSnapshotRequest {
+            source_volume_id: volume.volume_id.clone(),
+            name: name.to_owned(),
+            secrets: secrets(),
+            accessibility_requirements: Some(csi::TopologyRequirement {
+                requisite: places.clone(),
+                preferred: places,
+            }),
+            ..Default::default()
+        };
+        scene.runtime.block_on(scene.controller().create_snapshot(request))
+    };
+    let elsewhere = csi::Topology { segments: elsewhere };
+    let taken = take("here", vec![elsewhere.clone(), here.clone()]).unwrap().into_inner();
+    assert_eq!(taken.snapshot.unwrap().accessible_topology, [here]);
+    assert_eq!(take("there", vec![elsewhere]).unwrap_err().code(), Code::ResourceExhausted);
+}
+
+#[test]
 fn a_group_of_snapshots_lives_and_dies_together() {
     if let Some(reason) = reference::missing() {
         return process::skip("provisioned::a_group_of_snapshots_lives_and_dies_together", reason);

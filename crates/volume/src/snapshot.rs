@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use crate::{Fault, OptionMap, Page, PageRequest, Secrets};
+use crate::{Fault, OptionMap, Page, PageRequest, Secrets, Segments};
 
 /// A snapshot that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct StoredSnapshot {
     pub ready: bool,
     /// Id of the group snapshot that it belongs to.
     pub group: Option<String>,
+    /// Where volumes can be made of it; empty: anywhere.
+    pub places: Vec<Segments>,
 }
 
 /// Which snapshots are wanted.
@@ -35,11 +37,18 @@ pub struct SnapshotFilter {
 /// Snapshots of one volume.
 #[async_trait]
 pub trait Snapshots: Send + Sync {
-    /// Takes a snapshot. The same name is the same snapshot; `AlreadyExists` if it is of another volume.
+    /// Whether snapshots are bound to places. Only then `snapshot` is asked for some.
+    fn are_placed(&self) -> bool {
+        false
+    }
+
+    /// Takes a snapshot. The same name is the same snapshot; `AlreadyExists` if it is of another volume;
+    /// `ResourceExhausted`: it would be usable in none of `places` (best first; empty: anywhere will do).
     async fn snapshot(
         &self,
         name: &str,
         volume: &str,
+        places: &[Segments],
         parameters: &OptionMap,
         secrets: &Secrets,
     ) -> Result<StoredSnapshot, Fault>;

@@ -90,7 +90,7 @@ fn content(source: csi::VolumeContentSource, abilities: &Abilities) -> Result<So
 }
 
 /// Preferred places first, then the other ones that would do.
-fn places(requirement: csi::TopologyRequirement) -> Result<Vec<Segments>, Status> {
+pub(super) fn places(requirement: csi::TopologyRequirement) -> Result<Vec<Segments>, Status> {
     let field = "accessibility_requirements";
     request::count(field, requirement.preferred.len() + requirement.requisite.len())?;
     let mut places: Vec<Segments> = Vec::new();

@@ -56,6 +56,11 @@ pub(crate) fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
+/// Places in the interface's words.
+fn topologies(places: Vec<volume::Segments>) -> Vec<csi::Topology> {
+    places.into_iter().map(|place| csi::Topology { segments: place.into_iter().collect() }).collect()
+}
+
 /// Which part of a list is wanted.
 fn page(max_entries: i32, starting_token: &str) -> Result<volume::PageRequest, Status> {
     let limit = usize::try_from(max_entries).map_err(|_| status::invalid("max_entries", "is negative"))?;

@@ -21,12 +21,13 @@ pub(super) async fn create(
     let name = request::name(&asked.name)?;
     let volume = request::required("source_volume_id", &asked.source_volume_id)?;
     Span::current().record("volume", volume);
-    if asked.accessibility_requirements.is_some_and(|r| !r.requisite.is_empty() || !r.preferred.is_empty()) {
+    let places = asked.accessibility_requirements.map(super::create::places).transpose()?.unwrap_or_default();
+    if !places.is_empty() && !snapshots.are_placed() {
         return Err(invalid("accessibility_requirements", "this driver's snapshots are bound to no place"));
     }
     let parameters = super::options(request::map("parameters", asked.parameters)?);
     let secrets = request::secrets(asked.secrets)?;
-    let taken = snapshots.snapshot(name, volume, &parameters, &secrets).await;
+    let taken = snapshots.snapshot(name, volume, &places, &parameters, &secrets).await;
     let taken = taken.map_err(|fault| status::of(&fault))?;
     Ok(csi::CreateSnapshotResponse { snapshot: Some(as_snapshot(taken)) })
 }
@@ -81,6 +82,6 @@ pub(crate) fn as_snapshot(stored: StoredSnapshot) -> csi::Snapshot {
         creation_time: Some(stored.created_at.into()),
         ready_to_use: stored.ready,
         group_snapshot_id: stored.group.unwrap_or_default(),
-        accessible_topology: Vec::new(),
+        accessible_topology: super::topologies(stored.places),
     }
 }

@@ -74,12 +74,11 @@ pub(super) fn as_volume(stored: StoredVolume) -> csi::Volume {
         Source::Snapshot(snapshot_id) => Type::Snapshot(SnapshotSource { snapshot_id }),
         Source::Volume(volume_id) => Type::Volume(VolumeSource { volume_id }),
     });
-    let place = |segments: volume::Segments| csi::Topology { segments: segments.into_iter().collect() };
     csi::Volume {
         capacity_bytes: super::signed(stored.size),
         volume_id: stored.id,
         volume_context: stored.context.into_iter().collect(),
         content_source: source.map(|source| csi::VolumeContentSource { r#type: Some(source) }),
-        accessible_topology: stored.places.into_iter().map(place).collect(),
+        accessible_topology: super::topologies(stored.places),
     }
 }

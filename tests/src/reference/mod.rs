@@ -144,6 +144,11 @@ impl Reference {
 }
 
 impl Inner {
+    /// Where everything can be reached; empty: anywhere.
+    fn places(&self) -> Vec<Segments> {
+        Some(&self.config.place).filter(|place| !place.is_empty()).into_iter().cloned().collect()
+    }
+
     fn image(&self, volume: &str) -> PathBuf {
         self.config.root.join("volumes").join(volume)
     }

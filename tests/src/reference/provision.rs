@@ -235,13 +235,12 @@ fn numbers(op: &str, parameters: &OptionMap) -> Result<(), Fault> {
 fn stored(inner: &Inner, id: &str, volume: &Volume) -> StoredVolume {
     let there = inner.image(id).is_file();
     let lost = || Trouble { severity: Severity::DataLoss, detail: "its image file is gone".to_owned() };
-    let place = &inner.config.place;
     StoredVolume {
         id: id.to_owned(),
         size: volume.size,
         context: volume.parameters.clone(),
         source: volume.source.clone(),
-        places: if place.is_empty() { Vec::new() } else { vec![place.clone()] },
+        places: inner.places(),
         nodes: volume.published.keys().cloned().collect(),
         trouble: (!there).then(lost),
     }

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use volume::{
-    Fault, FaultKind, OptionMap, Page, PageRequest, Secrets, SnapshotFilter, Snapshots, StoredSnapshot,
+    Fault, FaultKind, OptionMap, Page, PageRequest, Secrets, Segments, SnapshotFilter, Snapshots,
+    StoredSnapshot,
 };
 
 use super::state::{Snapshot, State};
@@ -12,15 +13,24 @@ use super::{Inner, Reference, copy_image, failed, state};
 
 #[async_trait]
 impl Snapshots for Reference {
+    fn are_placed(&self) -> bool {
+        !self.inner.config.place.is_empty()
+    }
+
     async fn snapshot(
         &self,
         name: &str,
         volume: &str,
+        places: &[Segments],
         _parameters: &OptionMap,
         secrets: &Secrets,
     ) -> Result<StoredSnapshot, Fault> {
         self.admit("take a snapshot of", volume, secrets)?;
         let (name, volume) = (name.to_owned(), volume.to_owned());
+        if !places.is_empty() && !places.contains(&self.inner.config.place) {
+            let detail = "the storage is in none of the places asked for";
+            return Err(Fault::new(FaultKind::ResourceExhausted, "take a snapshot", name, detail));
+        }
         self.change(move |inner, state| {
             if let Some((id, there)) = state.snapshots.iter().find(|(_, one)| one.name == name) {
                 if there.volume == volume {
@@ -89,6 +99,7 @@ pub(super) fn take(
         size,
         created_at: SystemTime::now(),
         group: group.map(str::to_owned),
+        places: inner.places(),
     };
     let stored = snapshot.stored(&id);
     state.snapshots.insert(id, snapshot);

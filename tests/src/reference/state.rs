@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use volume::{Fault, FaultKind, OptionMap, Page, PageRequest, Source, StoredGroup, StoredSnapshot};
+use volume::{Fault, FaultKind, OptionMap, Page, PageRequest, Segments, Source, StoredGroup, StoredSnapshot};
 
 use super::{failed, not_found};
 
@@ -43,6 +43,7 @@ pub(super) struct Snapshot {
     pub(super) size: u64,
     pub(super) created_at: std::time::SystemTime,
     pub(super) group: Option<String>,
+    pub(super) places: Vec<Segments>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,6 +104,7 @@ impl Snapshot {
             created_at: self.created_at,
             ready: true,
             group: self.group.clone(),
+            places: self.places.clone(),
         }
     }
 }
