@@ -5,11 +5,11 @@
 //! is dropped; the moments between its answer and the confirmation are covered here.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use volume::{BindTarget, Caller, Driver, Fault, Form, Frontend, Sharing, Target, VolumeService};
+use volume::{BindTarget, Caller, Driver, Fault, FaultKind, Form, Frontend, Sharing, Target, VolumeService};
 
 use crate::wire::{MountRequest, UnmountRequest, reference};
 
@@ -69,7 +69,8 @@ impl Server {
         });
         let user = reference(&request.target);
         let held = self.service.mount_of(&user).await.is_some();
-        let acquired = self.service.acquire(&spec, &user, &target, &caller).await?;
+        let acquired = self.service.acquire(&spec, &user, &target, &caller).await;
+        let acquired = acquired.map_err(|fault| self.explained(fault, &request.target))?;
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         {
             let mut unconfirmed = self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,6 +86,18 @@ impl Server {
             call,
             path: acquired.path,
         })
+    }
+
+    /// A kubelet whose root directory is not the one that the daemon knows is the likely reason for a target outside.
+    fn explained(&self, mut fault: Fault, target: &str) -> Fault {
+        if fault.kind == FaultKind::InvalidArgument && !Path::new(target).starts_with(&self.kubelet_dir) {
+            let kubelet_dir = self.kubelet_dir.display();
+            fault.detail = format!(
+                "{}; kubelet_dir of the daemon is {kubelet_dir}, which must be kubelet's --root-dir",
+                fault.detail
+            );
+        }
+        fault
     }
 
     /// Takes back what is at a directory. Of what is not mounted: success.

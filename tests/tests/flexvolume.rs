@@ -334,6 +334,41 @@ fn a_killed_call_leaves_nothing() {
     nothing_is_left(&daemon);
 }
 
+/// A call that is killed is one that failed: what it was doing is taken back at whatever point it was. Only between its
+/// confirmation and its end a mount stays, whole, which kubelet then takes for what it wanted.
+#[test]
+fn a_call_killed_at_any_moment_leaves_all_or_nothing() {
+    let node = Node::new(&[]);
+    let daemon = node.daemon();
+    let other = lhcb("other");
+    node.started(&other);
+    let pod = lhcb("shot");
+    let target = node.target(&pod);
+    let options = node.kubelet.options(&pod, &pod.volumes[0]);
+    let mut killed = 0;
+    for round in 0..60 {
+        fs::create_dir_all(&target).unwrap();
+        let mut call = node.kubelet.begin(DRIVER, &["mount", target.to_str().unwrap(), &options]);
+        // Not a wait for anything: rounds are to be cut at different moments.
+        std::thread::sleep(Duration::from_micros(300 * round));
+        let done = call.ended().is_some();
+        call.kill();
+        killed += usize::from(!done);
+        wait::until_true("books and mount table agree", || {
+            let held = references(&daemon) == 2;
+            held == is_mountpoint(&target) && (held || !done)
+        });
+        // While it is being taken back, kubelet's unmount hears that it is busy, and comes again.
+        wait::until_true("it is unmounted", || node.unmount(&target).status() == "Success");
+        node.delete(&pod);
+        node.reads(&other);
+    }
+    assert!(killed > 0, "no round was cut");
+    assert_eq!(references(&daemon), 1);
+    node.delete(&other);
+    nothing_is_left(&daemon);
+}
+
 #[test]
 fn pods_of_a_hanging_server_hold_up_no_others() {
     let node = Node::new(&[]);
@@ -493,6 +528,31 @@ fn a_daemon_that_is_replaced_in_the_middle_of_a_mount_is_asked_again() {
 }
 
 #[test]
+fn a_daemon_that_is_lost_in_the_middle_of_a_mount_leaves_nothing() {
+    let node = Node::new(&[]);
+    let mut daemon = node.daemon();
+    let pod = lhcb("lost");
+    let target = node.target(&pod);
+    fs::create_dir_all(&target).unwrap();
+    node.site.freeze();
+    let options = node.kubelet.options(&pod, &pod.volumes[0]);
+    let mut call = node.kubelet.begin(DRIVER, &["mount", target.to_str().unwrap(), &options]);
+    wait::until_true("the mount is being made", || {
+        daemon.mount(REPO).is_some_and(|mount| mount["state"] == "attaching")
+    });
+    daemon.kill();
+    assert!(!call.wait().success());
+    assert!(node.scene.log("flexvolume").contains("went away before"), "{}", node.scene.log("flexvolume"));
+    assert!(!is_mountpoint(&target));
+    node.site.thaw();
+    daemon.launch();
+    node.started(&pod);
+    assert_eq!(references(&daemon), 1);
+    node.delete(&pod);
+    nothing_is_left(&daemon);
+}
+
+#[test]
 fn a_dead_mount_is_unmounted() {
     let node = Node::new(&[]);
     let mut daemon = node.daemon();
@@ -564,6 +624,8 @@ fn nothing_is_mounted_outside_kubelets_directory() {
     for target in [&outside, &link, &link.join("sw"), &dotted] {
         let answer = node.kubelet.call(DRIVER, &["mount", target.to_str().unwrap(), &options]);
         assert_eq!(answer.status(), "Failure", "{target:?}: {answer:?}");
+        let inside = target.starts_with(node.scene.path("kubelet"));
+        assert!(inside || answer.message().contains("kubelet_dir"), "{answer:?}");
     }
     assert!(!is_mountpoint(&outside) && !is_mountpoint(&outside.join("sw")) && !outside.join("sw").exists());
     nothing_is_left(&daemon);

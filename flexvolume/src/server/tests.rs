@@ -1,5 +1,5 @@
+use volume::OptionMap;
 use volume::fake::FakeService;
-use volume::{FaultKind, OptionMap};
 
 use super::*;
 
