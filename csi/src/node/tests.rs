@@ -187,7 +187,7 @@ async fn what_could_not_be_mounted_is_ill_until_it_is_or_goes() {
 #[tokio::test]
 async fn unknown_places_are_not_found_and_never_touched() {
     let ground = Ground::new();
-    for path in ["some/path", "/etc/passwd", "/proc/1/root/../x"] {
+    for path in ["some/path", "/etc/passwd", "/proc/1/cwd/../x"] {
         let stats = NodeGetVolumeStatsRequest {
             volume_id: "pvc-1".into(),
             volume_path: path.into(),

@@ -271,7 +271,6 @@ async fn send(channel: tonic::transport::Channel, call: Call) -> Code {
                 capacity_range: range(r.size),
                 volume_capability: r.capability,
                 secrets: r.secrets,
-                ..Default::default()
             };
             controller.controller_expand_volume(timed(request)).await.map(drop)
         }
