@@ -31,14 +31,29 @@ const fn bit(signal: Signal) -> u64 {
     1 << (signal as u32 - 1)
 }
 
-/// Whether a signal waits for the caller that is to end it. Also when that cannot be known: the caller is in another pid
-/// namespace, or /proc is hidden from us.
-pub(crate) fn ask_to_end(caller: Caller) -> bool {
+/// What the signals want that wait for a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// It is to end.
+    End,
+    /// Nothing of the kind.
+    GoOn,
+    /// That cannot be seen: the caller is in another PID namespace (as every container is, for a daemon in a container),
+    /// it has gone, or /proc is hidden from us.
+    Unknown,
+}
+
+/// Looks at the signals that wait for the caller.
+pub(crate) fn wish(caller: Caller) -> Wish {
     let status = match caller.pid {
         0 => None,
         tid => std::fs::read_to_string(format!("/proc/{tid}/status")).ok(),
     };
-    status.is_none_or(|status| asks_to_end(&status))
+    match status.map(|status| asks_to_end(&status)) {
+        Some(true) => Wish::End,
+        Some(false) => Wish::GoOn,
+        None => Wish::Unknown,
+    }
 }
 
 fn asks_to_end(status: &str) -> bool {
@@ -63,6 +78,13 @@ mod tests {
             "Name:\tcat\nSigQ:\t0/1\nSigPnd:\t{pending:016x}\nShdPnd:\t{shared:016x}\nSigBlk:\t{blocked:016x}\n\
              SigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n"
         )
+    }
+
+    #[test]
+    fn of_a_caller_in_another_pid_namespace_nothing_is_known() {
+        let caller = |pid| Caller { uid: 0, gid: 0, pid };
+        assert_eq!(wish(caller(0)), Wish::Unknown);
+        assert_eq!(wish(caller(std::process::id())), Wish::GoOn);
     }
 
     #[test]

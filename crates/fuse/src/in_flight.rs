@@ -13,15 +13,21 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::{debug, error, warn};
 
+use crate::NodeId;
+use crate::caller_signals::{self, Wish};
 use crate::device::Device;
 use crate::timer::Bell;
 use crate::wire::request::Header;
-use crate::{NodeId, caller_signals};
 
 const SHARDS: usize = 16;
 
 /// By then a thread that has read a request has registered it.
 const ORPHANED_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a caller whose signals cannot be seen goes on waiting after one came. Most calls are answered by then, and
+/// programs that get signals all the time (a shell's children end, timers) do not see EINTR from them; one that was
+/// killed waits so long for its end.
+const UNKNOWN_PATIENCE: Duration = Duration::from_secs(1);
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -115,7 +121,11 @@ impl InFlight {
         let ticket = self.shard(unique).lock().get(&unique).cloned();
         match ticket {
             Some(ticket) => {
-                let ends = caller_signals::ask_to_end(ticket.header.caller);
+                let ends = match caller_signals::wish(ticket.header.caller) {
+                    Wish::End => true,
+                    Wish::GoOn => false,
+                    Wish::Unknown => since.elapsed() >= UNKNOWN_PATIENCE,
+                };
                 if ends {
                     ticket.cancel(libc::EINTR);
                 }

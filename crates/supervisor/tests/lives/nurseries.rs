@@ -1,7 +1,7 @@
 //! Daemon and nursery as two containers: PID and mount namespaces of their own, and directories that both see.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("workers_of_a_nursery_that_the_daemon_never_knew_are_moved", an_unknown_nursery),
     ("forked_workers_are_moved_into_a_nursery", forked_workers_are_moved),
     ("files_are_passed_through_from_a_nursery", files_are_passed_through),
+    ("a_reader_whose_signals_nobody_sees_can_be_killed", an_unseen_reader_can_be_killed),
 ];
 
 /// `nursery SOCKET`: what the daemon's binary does for `volplane nursery`.
@@ -216,6 +217,21 @@ fn a_nursery_as_root() {
     assert_confined(nursery.outside(report.pid), WorkerUser::find(None).unwrap().uid.as_raw());
     assert!(right_content(&ground.read("plain").stdout));
     ground.stop(&pool).unwrap();
+}
+
+fn an_unseen_reader_can_be_killed() {
+    let ground = shared_ground();
+    let nursery = start_nursery(&ground);
+    let daemon = start_daemon(&ground, "{}");
+    // For the daemon, in whose PID namespace the mount was made, this process has no number.
+    let mut reader = Command::new("cat").arg(ground.file("stuck")).stdout(Stdio::null()).spawn().unwrap();
+    let waits = format!("/proc/{}/wchan", reader.id());
+    let waiting = || std::fs::read_to_string(&waits).is_ok_and(|place| place.contains("request_wait"));
+    wait_for("the reader to wait", || waiting().then_some(()));
+    reader.kill().unwrap();
+    let ended = wait_for("the reader's end", || reader.try_wait().unwrap());
+    assert!(!ended.success());
+    drop((daemon, nursery));
 }
 
 fn workers_outlive_the_daemons_container() {
