@@ -176,7 +176,7 @@ fn mounted(settings: &Settings, request: &MountRequest) -> Result<(), ClientErro
             return Err(ClientError::Late(limit));
         }
         let asked = daemon.ask(&Question::FlexvolumeMount(request), left);
-        match asked.and_then(|()| daemon.ask(&Question::FlexvolumeKeep, PROMPT)) {
+        match asked.and_then(|()| daemon.confirm(PROMPT)) {
             Ok(()) => return Ok(()),
             Err(broken @ ClientError::Broken { .. }) => {
                 daemon = returned(settings, until).ok_or(broken)?;

@@ -77,6 +77,17 @@ impl Daemon {
         }
     }
 
+    /// Confirms a mount. A daemon that says nothing to that is as good as gone: nobody knows whether it heard.
+    pub(crate) fn confirm(&mut self, limit: Duration) -> Result<(), ClientError> {
+        self.ask(&Question::FlexvolumeKeep, limit).map_err(|error| match error {
+            ClientError::Late(_) => ClientError::Broken {
+                path: self.path.clone(),
+                source: io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+            },
+            other => other,
+        })
+    }
+
     fn exchange(&mut self, question: &Question<'_>, until: Instant) -> io::Result<Answer> {
         let json = serde_json::to_vec(question)?;
         let length = u32::try_from(json.len()).map_err(io::Error::other)?;

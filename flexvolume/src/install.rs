@@ -142,6 +142,10 @@ impl Directory {
             // As a whole: kubelet must not find the directory before its driver.
             fs::create_dir_all(&self.path).map_err(at(&self.path))?;
             let hidden = self.path.join(format!(".{}~{driver}.{}", self.vendor, std::process::id()));
+            // A container's process ids repeat: one that was killed here may have left its own.
+            if hidden.exists() {
+                fs::remove_dir_all(&hidden).map_err(at(&hidden))?;
+            }
             let made = fs::create_dir(&hidden)
                 .and_then(|()| fs::set_permissions(&hidden, Permissions::from_mode(0o755)))
                 .and_then(|()| put(&hidden, SETTINGS_FILE, &json, 0o644))

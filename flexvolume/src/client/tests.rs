@@ -71,6 +71,8 @@ fn answers_refusals_and_ends_are_told_apart() {
     assert_eq!(ask().unwrap_err().to_string(), "mount y: gone");
     assert!(matches!(ask().unwrap_err(), ClientError::Broken { .. }));
     let late = daemon.ask(&Question::FlexvolumeKeep, Duration::from_millis(50)).unwrap_err();
+    let unsure = daemon.confirm(Duration::from_millis(50)).unwrap_err();
+    assert!(matches!(unsure, ClientError::Broken { .. }), "{unsure}");
     assert!(matches!(late, ClientError::Late(_)), "{late}");
     drop(server.join().unwrap());
     let ended = daemon.ask(&Question::FlexvolumeKeep, Duration::from_secs(60)).unwrap_err();

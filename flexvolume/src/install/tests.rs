@@ -61,6 +61,21 @@ fn placing_updating_and_leaving_alone() {
 }
 
 #[test]
+fn what_an_interrupted_run_left_is_in_nobodys_way() {
+    let scene = Scene::new();
+    let hidden = scene.plugins().join(format!(".cern~cvmfs.{}", std::process::id()));
+    fs::create_dir_all(&hidden).unwrap();
+    fs::write(hidden.join("cvmfs"), "half").unwrap();
+    let place = scene.plugins().join("cern~cvmfs/cvmfs");
+    assert_eq!(scene.install("/run/volplane"), Done::Placed(place.clone()));
+    fs::write(place.with_file_name(format!(".cvmfs.{}", std::process::id())), "half").unwrap();
+    fs::write(&scene.executable, "second").unwrap();
+    assert_eq!(scene.install("/run/volplane"), Done::Updated(place));
+    assert_eq!(scene.names(""), ["cern~cvmfs"]);
+    assert_eq!(scene.names("cern~cvmfs"), [SETTINGS_FILE, "cvmfs"]);
+}
+
+#[test]
 fn another_programs_driver_is_replaced_but_not_removed() {
     let scene = Scene::new();
     let home = scene.plugins().join("cern~cvmfs");
