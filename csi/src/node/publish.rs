@@ -22,15 +22,15 @@ use crate::context::Context;
 use crate::request::{Usage, usage};
 use crate::{fields, status};
 
-/// A volume that shall appear at a path.
+/// A volume that shall appear at a path, or be held for it.
 pub(super) struct Mounting<'a> {
     pub(super) volume_id: &'a str,
     pub(super) path: PathBuf,
     pub(super) wanted: Usage,
     pub(super) context: Context,
     pub(super) publish_context: HashMap<String, String>,
-    pub(super) read_only: bool,
-    pub(super) sharing: Sharing,
+    /// Whether it is bound to the path, and how.
+    pub(super) target: Target,
 }
 
 impl NodeService {
@@ -52,23 +52,17 @@ impl NodeService {
         let context = Context::read(volume_id, request.volume_context, request.secrets, staged)?;
         let sharing = if wanted.alone { Sharing::Single } else { Sharing::Shared };
         let read_only = request.readonly || !abilities.writable || wanted.reader;
-        self.mount(Mounting {
-            volume_id,
-            path,
-            wanted,
-            context,
-            publish_context: request.publish_context,
-            read_only,
-            sharing,
-        })
-        .await?;
+        let beneath = Some(self.kubelet_dir().to_owned());
+        let target = Target::Bind(BindTarget { path: path.clone(), beneath, read_only, sharing });
+        let publish_context = request.publish_context;
+        self.mount(Mounting { volume_id, path, wanted, context, publish_context, target }).await?;
         Ok(NodePublishVolumeResponse {})
     }
 
     /// Makes the volume appear. The registry keeps the promise that a failure, a deadline or a caller that went away
     /// leaves nothing behind.
     pub(super) async fn mount(&self, mounting: Mounting<'_>) -> Result<(), Status> {
-        let Mounting { volume_id, path, wanted, mut context, publish_context, read_only, sharing } = mounting;
+        let Mounting { volume_id, path, wanted, mut context, publish_context, target } = mounting;
         let driver = self.service.driver();
         let volumes = &self.service.volumes;
         if volumes.abilities(driver).is_ok_and(|abilities| abilities.publish.is_some()) {
@@ -78,12 +72,6 @@ impl NodeService {
         let mounted = async {
             let spec =
                 volumes.parse(driver, Some(volume_id), &context.options, &wanted.form, &context.caller)?;
-            let target = Target::Bind(BindTarget {
-                path,
-                beneath: Some(self.kubelet_dir().to_owned()),
-                read_only,
-                sharing,
-            });
             volumes.acquire(&spec, &reference, &target, &context.caller).await
         };
         match mounted.await {

@@ -1,10 +1,15 @@
 //! NodeStageVolume and NodeUnstageVolume.
+//!
+//! Staging mounts the volume at the registry's own place and holds it there. Nothing is bound to the staging path: before
+//! it asks to unstage, kubelet looks for other mounts of the same file system (`GetDeviceMountRefs`), and would find the
+//! registry's, and those of other volumes that share it, and refuse for ever to unstage. NodePublishVolume binds from the
+//! registry's place; the specification leaves it to the plugin what staging does.
 
 use proto::csi::v1::{
     NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnstageVolumeRequest, NodeUnstageVolumeResponse,
 };
 use tonic::Status;
-use volume::Sharing;
+use volume::Target;
 
 use super::publish::Mounting;
 use super::{NodeService, reference};
@@ -13,8 +18,8 @@ use crate::request::usage;
 use crate::{fields, status};
 
 impl NodeService {
-    /// Mounts the volume and binds it to the staging path. A repeat (kubelet was restarted, or gave up waiting) heals what
-    /// is dead and leaves alone what works.
+    /// Mounts the volume and holds the mount. A repeat (kubelet was restarted, or gave up waiting) heals what is dead and
+    /// leaves alone what works.
     pub(super) async fn stage(
         &self,
         request: NodeStageVolumeRequest,
@@ -25,18 +30,9 @@ impl NodeService {
         let abilities = self.abilities()?;
         let wanted = usage("volume_capability", request.volume_capability.as_ref(), abilities)?;
         let context = Context::read(volume_id, request.volume_context, request.secrets, true)?;
-        // Who writes is settled target by target; a staging place is nobody's.
-        let read_only = !abilities.writable || wanted.reader;
-        self.mount(Mounting {
-            volume_id,
-            path,
-            wanted,
-            context,
-            publish_context: request.publish_context,
-            read_only,
-            sharing: Sharing::Staging,
-        })
-        .await?;
+        let publish_context = request.publish_context;
+        self.mount(Mounting { volume_id, path, wanted, context, publish_context, target: Target::Shared })
+            .await?;
         Ok(NodeStageVolumeResponse {})
     }
 
