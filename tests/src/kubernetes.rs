@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use image::{Image, busybox};
+pub use image::{Image, busybox, program};
 pub use namespace::{Inside, Namespace};
-pub use node::{Driver, PLUGIN_SOCKET, REGISTRY_SOCKET};
+pub use node::{Driver, PLUGIN_SOCKET, SITE};
 pub use objects::{Mounted, Pod};
 pub use programs::programs;
 
@@ -53,6 +53,8 @@ impl<'scene> Cluster<'scene> {
             Cluster { scene, programs, namespace: None, parts: Vec::new(), kubelet: None, applied: 0 };
         settings::write(&cluster.path(""), &cluster.programs);
         cluster.boot();
+        cluster.start_kubelet();
+        cluster.wait_until_ready();
         cluster
     }
 
@@ -61,7 +63,7 @@ impl<'scene> Cluster<'scene> {
         self.scene.path("node").join(part)
     }
 
-    /// Starts the node (again).
+    /// Starts the node (again), but for kubelet.
     ///
     /// # Panics
     /// When it does not come up.
@@ -85,8 +87,6 @@ impl<'scene> Cluster<'scene> {
             self.inside(&["ctr", "version"]).output().is_ok_and(|output| output.status.success())
         });
         self.import(&archive);
-        self.start_kubelet();
-        self.wait_until_ready();
     }
 
     /// Ends everything at once, as a power cut does; the cluster's state stays.
@@ -148,7 +148,7 @@ impl<'scene> Cluster<'scene> {
         self.kubelet = None;
     }
 
-    /// Waits until the node is ready and kubelet answers for itself.
+    /// Waits until kubelet answers and the node is ready.
     pub fn wait_until_ready(&mut self) {
         let why = || tail("kubelet", self.scene);
         wait::patiently("kubelet is healthy", why, || {

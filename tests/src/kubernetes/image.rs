@@ -1,7 +1,7 @@
 //! Container images made of files that are at hand, without a registry.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,7 +15,9 @@ pub struct Image {
     pub root: PathBuf,
     /// Name with tag.
     pub name: String,
-    /// What it runs.
+    /// What it runs, before a container's own arguments.
+    pub entrypoint: Vec<String>,
+    /// What it runs when a container has no arguments.
     pub command: Vec<String>,
 }
 
@@ -40,7 +42,7 @@ impl Image {
         let sum = format!("sha256:{}", sum.split(' ').next().unwrap_or_default());
         let config = json!({
             "architecture": architecture(), "os": "linux",
-            "config": {"Cmd": self.command, "Env": ["PATH=/bin"]},
+            "config": {"Entrypoint": self.entrypoint, "Cmd": self.command, "Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [sum]},
         });
         let manifest = json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"]}]);
@@ -76,7 +78,22 @@ pub fn busybox(root: &Path, name: &str) -> Image {
     for applet in names.lines().filter(|applet| *applet != "busybox") {
         symlink("busybox", root.join("bin").join(applet)).expect("the scene is ours");
     }
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("the scene is ours");
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n").expect("the scene is ours");
     let command = ["/bin/sleep", "1000000000"].map(str::to_owned).to_vec();
-    Image { root: root.to_owned(), name: name.to_owned(), command }
+    Image { root: root.to_owned(), name: name.to_owned(), entrypoint: Vec::new(), command }
+}
+
+/// One static program, as the sidecars' images have it.
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn program(root: &Path, program: &Path, name: &str) -> Image {
+    fs::create_dir_all(root.join("tmp")).expect("the scene is ours");
+    let file = program.file_name().expect("a program has a name");
+    fs::hard_link(program, root.join(file))
+        .or_else(|_| fs::copy(program, root.join(file)).map(|_| ()))
+        .expect("the program can be read");
+    let entrypoint = vec![format!("/{}", file.to_string_lossy())];
+    Image { root: root.to_owned(), name: name.to_owned(), entrypoint, command: Vec::new() }
 }

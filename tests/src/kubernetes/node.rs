@@ -1,6 +1,7 @@
 //! What volplane runs on the cluster's node: the daemon, and the web server that it reads from.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -13,11 +14,10 @@ use crate::{process, wait};
 /// The socket of the CVMFS driver, as the node sees it.
 pub const PLUGIN_SOCKET: &str = "/var/lib/kubelet/plugins/cvmfs.csi.cern.ch/csi.sock";
 
-/// The socket at which kubelet finds the driver.
-pub const REGISTRY_SOCKET: &str = "/var/lib/kubelet/plugins_registry/cvmfs.csi.cern.ch-reg.sock";
-
 /// `volplane serve` on the node with the FlexVolume and CSI frontends, and a web server with the fixture repositories.
 pub struct Driver {
+    /// The program; another one is an upgrade.
+    pub program: PathBuf,
     site: Option<Inside>,
     daemon: Option<Inside>,
 }
@@ -25,7 +25,7 @@ pub struct Driver {
 impl Driver {
     /// Starts both and waits until the daemon answers.
     pub fn start(cluster: &Cluster<'_>) -> Driver {
-        let mut driver = Driver { site: None, daemon: None };
+        let mut driver = Driver { program: binary(), site: None, daemon: None };
         for repository in fixtures::GOOD {
             configure(cluster.scene(), repository);
         }
@@ -54,7 +54,7 @@ impl Driver {
         }
         let scene = cluster.scene();
         fs::write(scene.path("etc/volplane.toml"), settings(scene)).expect("the scene is ours");
-        let mut line = vec![binary().to_string_lossy().into_owned(), "serve".to_owned()];
+        let mut line = vec![self.program.to_string_lossy().into_owned(), "serve".to_owned()];
         line.extend(["--config".to_owned(), scene.path("etc/volplane.toml").to_string_lossy().into_owned()]);
         line.extend(["--csi-endpoint".to_owned(), format!("cvmfs=unix://{PLUGIN_SOCKET}")]);
         let mut daemon = cluster.program("volplane", &line);
@@ -77,8 +77,8 @@ impl Driver {
     }
 }
 
-/// Where the web server listens in the node's network.
-const SITE: &str = "127.0.0.1:8000";
+/// Where the web server listens in the node's network: an address that pods with a network of their own reach too.
+pub const SITE: &str = "10.96.0.1:8000";
 
 fn configure(scene: &Scene, repository: &str) {
     let more = format!(
@@ -99,7 +99,6 @@ enabled = false
 config_dir = "{}"
 cache_dir = "{}"
 [csi]
-kubelet_dir = "/var/lib/kubelet"
 node_id = "{}"
 register = true
 [log]

@@ -8,12 +8,10 @@ use crate::wait;
 /// Where pods of tests have their volume.
 const AT: &str = "/mnt";
 
-/// A program for pods that read without end and count how often; it ends with 7 at the first error.
-const READ: &str = "n=0; while true; do sha256sum /mnt/README /mnt/FINAL >/tmp/sums || exit 7; n=$((n+1)); echo $n >/tmp/n.new; mv /tmp/n.new /tmp/n; done";
-
 /// A pod with one volume at `/mnt`.
 pub struct Pod {
-    name: String,
+    /// Its name.
+    pub name: String,
     /// What it says of its volume, without the name.
     volume: Value,
     /// What it runs.
@@ -25,9 +23,14 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// A pod that reads from a repository with `README` and `FINAL` without end.
-    pub fn reader(name: &str, volume: Value) -> Pod {
-        Pod::running(name, volume, READ)
+    /// A pod that reads files without end (below `/mnt`) and counts how often; it ends with 7 at the first error.
+    pub fn reader(name: &str, volume: Value, files: &[&str]) -> Pod {
+        let files: Vec<String> = files.iter().map(|file| format!("{AT}/{file}")).collect();
+        let script = format!(
+            "n=0; while true; do sha256sum {} >/tmp/sums || exit 7; n=$((n+1)); echo $n >/tmp/new; mv /tmp/new /tmp/n; done",
+            files.join(" ")
+        );
+        Pod::running(name, volume, &script)
     }
 
     /// A pod that runs a shell script.
@@ -108,6 +111,23 @@ impl<'scene> Cluster<'scene> {
         lines.collect::<Vec<_>>().join("\n")
     }
 
+    /// Waits until a pod's events say `said`.
+    ///
+    /// # Panics
+    /// When they do not, or the pod runs.
+    pub fn await_event(&self, name: &str, said: &str) {
+        wait::patiently(
+            &format!("events of pod {name} say {said}"),
+            || self.events(name),
+            || {
+                assert_ne!(self.phase(name), "Running", "pod {name} runs");
+                let events = self.events(name);
+                let mut failed = events.lines().filter(|line| line.starts_with("Warning FailedMount"));
+                failed.find(|line| line.contains(said)).map(|_| ())
+            },
+        );
+    }
+
     /// Deletes a pod and waits until it is gone.
     pub fn delete_pod(&self, name: &str) {
         self.kubectl(&["delete", "pod", name, "--timeout=120s"]);
@@ -123,13 +143,17 @@ impl<'scene> Cluster<'scene> {
         self.kubectl(&["exec", pod, "--", "sh", "-c", script])
     }
 
-    /// SHA-256 of every file below `dir` that the pod sees, sorted. (Names may hold any byte, so they stay out of it.)
+    /// SHA-256 of every file below `dir` that the pod sees, sorted.
     pub fn sums(&self, pod: &str, dir: &str) -> Vec<String> {
-        let script = format!(
-            r#"find {dir} -type f -exec sh -c 'for file; do sha256sum <"$file" || exit 1; done' sh {{}} +"#
-        );
-        let text = self.exec(pod, &script);
-        let mut sums: Vec<String> = text.lines().map(|line| line[..64].to_owned()).collect();
+        let text = self.exec(pod, &format!("find {dir} -type f -print0 | xargs -0 -n 250 sha256sum"));
+        // Names may hold any byte, also ends of lines.
+        let is_sum = |line: &&str| {
+            line.len() > 66
+                && line.is_char_boundary(64)
+                && line[64..].starts_with("  ")
+                && line[..64].bytes().all(|b| b.is_ascii_hexdigit())
+        };
+        let mut sums: Vec<String> = text.lines().filter(is_sum).map(|line| line[..64].to_owned()).collect();
         sums.sort();
         sums
     }

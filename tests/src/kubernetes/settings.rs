@@ -1,7 +1,7 @@
 //! Configuration files and command lines of the cluster's parts.
 //!
-//! Ports are the well-known ones, as the network is the namespace's own. The API server admits everybody with the token;
-//! service accounts are real.
+//! Ports are the well-known ones, as the network is the namespace's own. The administrator has a token; service accounts and what
+//! they may do are real.
 
 use std::fs;
 use std::path::Path;
@@ -105,7 +105,7 @@ pub(super) fn api_server(dir: &Path) -> Vec<String> {
             "--advertise-address=10.96.0.1",
             "--cert-dir=DIR/cert",
             "--service-cluster-ip-range=10.96.0.0/24",
-            "--authorization-mode=AlwaysAllow",
+            "--authorization-mode=RBAC",
             "--token-auth-file=DIR/tokens.csv",
             "--service-account-issuer=https://issuer.test",
             "--service-account-signing-key-file=DIR/accounts.key",
