@@ -95,14 +95,29 @@ fn bring_images(cluster: &Cluster<'_>, manifest: &str, programs: &Path) {
     }
 }
 
+/// Waits until all pods of a DaemonSet or the Deployment are of its newest kind and ready. (`kubectl rollout status` knows
+/// nothing of DaemonSets whose pods are replaced by hand.)
 fn await_rollout(cluster: &Cluster<'_>, what: &str) {
-    let asked = cluster.try_kubectl(&["-n", NAMESPACE, "rollout", "status", what, "--timeout=100s"]);
-    if !asked.status.success() {
+    let (kind, name) = what.split_once('/').unwrap();
+    let why = || {
         let pods = cluster.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", "wide"]);
         let events = cluster.kubectl(&["-n", NAMESPACE, "get", "events"]);
         let log = cluster.try_kubectl(&["-n", NAMESPACE, "logs", what, "--all-containers", "--tail=40"]);
-        panic!("{what} is not rolled out\n{pods}\n{events}\n{}", String::from_utf8_lossy(&log.stdout));
-    }
+        format!("{pods}\n{events}\n{}", String::from_utf8_lossy(&log.stdout))
+    };
+    wait::patiently(&format!("{what} is rolled out"), why, || {
+        let object = cluster.try_get(&[kind, name, "-n", NAMESPACE])?;
+        let status = &object["status"];
+        let number = |field: &str| status[field].as_u64().unwrap_or(0);
+        let (wanted, ready, updated) = match kind {
+            "daemonset" => {
+                (number("desiredNumberScheduled"), number("numberReady"), number("updatedNumberScheduled"))
+            }
+            _ => (number("replicas"), number("readyReplicas"), number("updatedReplicas")),
+        };
+        let seen = status["observedGeneration"] == object["metadata"]["generation"];
+        (seen && wanted > 0 && ready == wanted && updated == wanted).then_some(())
+    });
 }
 
 /// The name of the DaemonSet's pod that is not about to end.
@@ -149,6 +164,14 @@ pub(crate) fn the_charts_pods_serve_and_are_upgraded_under_a_reader(trial: &mut 
     });
     await_rollout(cluster, "daemonset/volplane-node");
     assert_eq!(pod_of(cluster, "workers"), workers, "the workers' pod is touched by nothing");
+    for name in ["csi", "flex", "claimed"] {
+        cluster.mounted(name).goes_on_reading();
+        assert_eq!(cluster.sums(name, "/mnt"), listed(REPO), "in pod {name}");
+    }
+    // The workers' pod is replaced: their mounts wait for the next one.
+    cluster.kubectl(&["-n", NAMESPACE, "delete", "pod", &workers]);
+    await_rollout(cluster, "daemonset/volplane-workers");
+    assert_ne!(pod_of(cluster, "workers"), workers);
     for name in ["csi", "flex", "claimed"] {
         cluster.mounted(name).goes_on_reading();
         assert_eq!(cluster.sums(name, "/mnt"), listed(REPO), "in pod {name}");
