@@ -305,7 +305,7 @@ fn check_keys(table: &toml::Table, name: &str, path: &Path) -> Result<(), Config
     let Some((_, known)) = KEYS.iter().find(|(of, _)| *of == name) else { return Ok(()) };
     let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) else {
         let tables = table.iter().filter_map(|(key, value)| Some((key, value.as_table()?)));
-        return tables.map(|(key, inner)| check_keys(inner, &full(key), path)).collect();
+        return tables.try_for_each(|(key, inner)| check_keys(inner, &full(key), path));
     };
     let hint = match volume::nearest(key, known.iter().copied()) {
         Some(near) => format!("; did you mean {near:?}?"),
