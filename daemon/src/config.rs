@@ -304,7 +304,7 @@ fn check_keys(table: &toml::Table, name: &str, path: &Path) -> Result<(), Config
     let full = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     let Some((_, known)) = KEYS.iter().find(|(of, _)| *of == name) else { return Ok(()) };
     let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) else {
-        let tables = table.iter().filter_map(|(key, value)| Some((key, value.as_table()?)));
+        let mut tables = table.iter().filter_map(|(key, value)| Some((key, value.as_table()?)));
         return tables.try_for_each(|(key, inner)| check_keys(inner, &full(key), path));
     };
     let hint = match volume::nearest(key, known.iter().copied()) {
