@@ -70,6 +70,11 @@ impl Driver {
         self.daemon = None;
     }
 
+    /// Whether the daemon runs.
+    pub fn runs(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|daemon| daemon.ended().is_none())
+    }
+
     /// Everything ended with the node.
     pub fn forget(&mut self) {
         self.daemon = None;

@@ -11,7 +11,8 @@ use system_tests::{checks, daemon, process, wait};
 
 use crate::trial::{FILES, REPO, Trial, flex, inline, listed};
 
-const NAMESPACE: &str = "storage";
+/// Where the chart is installed.
+pub(crate) const NAMESPACE: &str = "storage";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

@@ -125,6 +125,11 @@ impl<'scene> Trial<'scene> {
     pub(crate) fn sweep(&mut self) {
         self.cluster.kubectl(&["delete", "pods", "--all", "--force", "--grace-period=0"]);
         self.cluster.kubectl(&["delete", "pvc", "--all", "--timeout=60s"]);
+        if !self.driver.runs() {
+            let namespace = crate::chart::NAMESPACE;
+            self.cluster.kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--timeout=60s"]);
+            self.start_driver();
+        }
         self.is_clean();
     }
 }
