@@ -31,7 +31,7 @@ pub(crate) fn an_inline_volume_can_ask_for_a_tag_and_a_directory(trial: &mut Tri
 }
 
 /// A class and a claim of it; waits until it is bound.
-fn provide(trial: &mut Trial<'_>, name: &str, parameters: Value) {
+pub(crate) fn provide(trial: &mut Trial<'_>, name: &str, parameters: Value) {
     trial.cluster.apply(&[
         json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
             "provisioner": DRIVER, "parameters": parameters}),
@@ -49,7 +49,7 @@ fn provide(trial: &mut Trial<'_>, name: &str, parameters: Value) {
 }
 
 /// Takes both back; the provisioner deletes the volume.
-fn take_back(trial: &mut Trial<'_>, name: &str) {
+pub(crate) fn take_back(trial: &mut Trial<'_>, name: &str) {
     trial.cluster.kubectl(&["delete", "pvc", name, "--timeout=60s"]);
     wait::patiently(
         "the volume is deleted",

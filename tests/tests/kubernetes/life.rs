@@ -6,7 +6,8 @@ use serde_json::json;
 use system_tests::kubernetes::Pod;
 use system_tests::wait;
 
-use crate::trial::{FILES, REPO, Trial, flex, inline, listed};
+use crate::csi::{provide, take_back};
+use crate::trial::{FILES, REPO, Trial, claim, flex, inline, listed};
 
 /// A pod of each frontend, reading.
 fn readers(trial: &mut Trial<'_>) {
@@ -29,14 +30,20 @@ fn delete_readers(trial: &Trial<'_>) {
 
 pub(crate) fn pods_read_on_while_kubelet_restarts(trial: &mut Trial<'_>) {
     readers(trial);
+    provide(trial, "kept", json!({"repository": REPO}));
+    trial.cluster.run_pod(&Pod::reader("claimed", claim("kept"), FILES));
     trial.cluster.kill_kubelet();
     trial.cluster.start_kubelet();
     trial.cluster.wait_until_ready();
     trial.is_registered();
     read_on(trial);
+    // Its volumes are uncertain to it: the claim's is staged and published again.
+    trial.cluster.mounted("claimed").goes_on_reading();
     // kubelet knows its volumes from the disk only; a new pod shows that it is through with them.
     trial.cluster.run_pod(&Pod::reader("new", inline(json!({"repository": REPO})), FILES));
     trial.cluster.delete_pod("new");
+    trial.cluster.delete_pod("claimed");
+    take_back(trial, "kept");
     delete_readers(trial);
 }
 
@@ -86,11 +93,15 @@ pub(crate) fn pods_deleted_by_force_leave_nothing(trial: &mut Trial<'_>) {
     trial.is_clean();
     // The same while kubelet is down: it finds the remains on its disk.
     readers(trial);
+    provide(trial, "left", json!({"repository": REPO}));
+    trial.cluster.run_pod(&Pod::reader("claimed", claim("left"), FILES));
     trial.cluster.kill_kubelet();
+    trial.cluster.force_delete_pod("claimed");
     trial.cluster.force_delete_pod("csi");
     trial.cluster.force_delete_pod("flex");
     trial.cluster.start_kubelet();
     trial.cluster.wait_until_ready();
+    take_back(trial, "left");
 }
 
 pub(crate) fn a_pod_deleted_while_the_daemon_is_down_leaves_nothing(trial: &mut Trial<'_>) {
@@ -106,13 +117,15 @@ pub(crate) fn pods_come_back_after_a_power_cut(trial: &mut Trial<'_>) {
     let mut pods = [
         Pod::reader("csi", inline(json!({"repository": REPO})), FILES),
         Pod::reader("flex", flex(json!({"repository": REPO})), FILES),
+        Pod::reader("claimed", claim("rebooted"), FILES),
     ];
+    provide(trial, "rebooted", json!({"repository": REPO}));
     for pod in &mut pods {
         pod.spec = json!({"restartPolicy": "Always"});
         trial.cluster.run_pod(pod);
     }
     trial.reboot();
-    for name in ["csi", "flex"] {
+    for name in ["csi", "flex", "claimed"] {
         wait::patiently(
             "the pod runs again",
             || trial.cluster.events(name),
@@ -123,5 +136,7 @@ pub(crate) fn pods_come_back_after_a_power_cut(trial: &mut Trial<'_>) {
         );
         assert_eq!(trial.cluster.sums(name, "/mnt"), listed(REPO), "in pod {name}");
     }
+    trial.cluster.delete_pod("claimed");
+    take_back(trial, "rebooted");
     delete_readers(trial);
 }
