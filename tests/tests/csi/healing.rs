@@ -58,7 +58,7 @@ fn pods_read_on_when_the_worker_the_daemon_or_both_are_killed() {
     node.kubelet.publish(&volume, &staging, &target).unwrap();
     assert_eq!(fs::read(&file).unwrap(), content);
     node.kubelet.stage(&volume, &staging).unwrap();
-    assert!(shows(&staging));
+    assert!(shows(&target));
     node.kubelet.unpublish(&volume.handle, &target).unwrap();
     node.kubelet.unstage(&volume, &staging).unwrap();
     node.is_clean();
