@@ -5,6 +5,7 @@
 mod ground;
 mod healing;
 mod load;
+mod metrics;
 mod random;
 mod registration;
 mod sequences;
