@@ -269,9 +269,10 @@ pub fn worker_of(ground: &Ground) -> i32 {
 /// there is a file `stop`, and waits to be killed.
 pub fn daemon_main(arguments: &[String]) {
     let mut ground = Ground::new();
-    let own = std::mem::replace(&mut ground.directory, tempfile::TempDir::with_prefix("unused").unwrap());
-    drop(own);
     let directory = PathBuf::from(&arguments[0]);
+    // Below the story's own directory, because this process is killed and removes nothing.
+    let unused = tempfile::TempDir::with_prefix_in("unused", &directory).unwrap();
+    drop(std::mem::replace(&mut ground.directory, unused));
     let at = |name: &str| directory.join(name);
     let mut config = ground.config();
     config.run_dir = at("run");
