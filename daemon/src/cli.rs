@@ -15,8 +15,8 @@ use crate::csi::settings::CsiFlags;
     version,
     about = "CernVM-FS repositories as volumes of Docker and Podman, and on the host",
     long_about = "Volplane puts science storage into containers. Its daemon serves the volume driver `cvmfs` to Docker and \
-                  Podman; each repository is served by a process of its own that downloads, verifies and caches what is \
-                  read.",
+                  Podman, and drivers to Kubernetes (CSI, FlexVolume); each repository is served by a process of its own \
+                  that downloads, verifies and caches what is read.",
     after_help = "Examples:\n  \
         sudo volplane serve                                  start the daemon (usually by systemd)\n  \
         docker run --rm --volume-driver cvmfs -v cms.cern.ch:/cvmfs/cms.cern.ch debian ls /cvmfs/cms.cern.ch\n  \
