@@ -56,7 +56,7 @@ pub(crate) fn pods_read_on_while_the_daemon_is_upgraded(trial: &mut Trial<'_>) {
     let next = trial.cluster.path("volplane-next");
     fs::copy(&trial.driver.program, &next).unwrap();
     let old = std::mem::replace(&mut trial.driver.program, next);
-    trial.driver.launch(&trial.cluster);
+    trial.relaunch_driver();
     trial.is_registered();
     read_on(trial);
     trial.cluster.run_pod(&Pod::reader("new", inline(json!({"repository": REPO})), FILES));
@@ -109,7 +109,7 @@ pub(crate) fn a_pod_deleted_while_the_daemon_is_down_leaves_nothing(trial: &mut 
     trial.driver.kill();
     trial.cluster.force_delete_pod("csi");
     trial.cluster.force_delete_pod("flex");
-    trial.driver.launch(&trial.cluster);
+    trial.relaunch_driver();
     trial.is_registered();
 }
 

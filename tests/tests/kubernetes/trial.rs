@@ -54,6 +54,14 @@ impl<'scene> Trial<'scene> {
         self.is_registered();
     }
 
+    /// Starts the daemon again after it was killed. The provisioner ends when it finds its connection lost, and is started
+    /// again, as kubelet starts a sidecar's container.
+    pub(crate) fn relaunch_driver(&mut self) {
+        self.provisioner = None;
+        self.driver.launch(&self.cluster);
+        self.start_provisioner();
+    }
+
     /// Starts the real provisioner (again).
     pub(crate) fn start_provisioner(&mut self) {
         let settings = format!("--kubeconfig={}", self.cluster.path("kubeconfig").display());
